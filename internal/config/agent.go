@@ -1,0 +1,138 @@
+package config
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// AgentKind is the kind of skiff-agent's configuration file.
+const AgentKind = "AgentConfiguration"
+
+// Agent configures skiff-agent, which runs the pods of one machine.
+type Agent struct {
+	TypeMeta `yaml:",inline"`
+
+	// NodeName names the Node object. Empty: the host name in lower case.
+	NodeName string `yaml:"nodeName" help:"name of the Node object; the host name when empty"`
+	// NodeIP is the node's address. Empty: the source address of the route to the API server.
+	NodeIP string `yaml:"nodeIP" help:"address of this node; found from the route to the API server when empty"`
+	// NodeLabels are added to the Node object at registration.
+	NodeLabels map[string]string `yaml:"nodeLabels" help:"labels added to the Node object, key=value"`
+
+	// Kubeconfig holds the agent's credentials and the address of an API server.
+	Kubeconfig string `yaml:"kubeconfig" help:"credentials and address of an API server"`
+	// ControlAddresses are host:port of all API servers; empty: the kubeconfig's only.
+	ControlAddresses []string `yaml:"controlAddresses" help:"host:port of every API server"`
+
+	// ClientCAFile, TLSCertFile and TLSKeyFile serve the agent's own HTTPS endpoint.
+	ClientCAFile string `yaml:"clientCAFile" help:"CA that signs the clients of the HTTPS endpoint"`
+	TLSCertFile  string `yaml:"tlsCertFile" help:"certificate of the HTTPS endpoint"`
+	TLSKeyFile   string `yaml:"tlsKeyFile" help:"key of the HTTPS endpoint"`
+	// Port of the agent's HTTPS endpoint for logs, exec and port-forward.
+	Port int `yaml:"port" help:"port of the HTTPS endpoint"`
+
+	RootDir          string `yaml:"rootDir" help:"folder of the pods' volumes"`
+	StateDir         string `yaml:"stateDir" help:"folder of what must survive a reboot"`
+	RunDir           string `yaml:"runDir" help:"folder of sockets and namespaces"`
+	PodLogsDir       string `yaml:"podLogsDir" help:"folder of the container logs"`
+	ContainerLogsDir string `yaml:"containerLogsDir" help:"folder of the links to container logs"`
+	StaticPodPath    string `yaml:"staticPodPath" help:"folder of static pod manifests"`
+
+	ContainerdAddress   string `yaml:"containerdAddress" help:"containerd's socket"`
+	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace of the pods"`
+	// RegistryConfigDir is where hosts.toml files of registries and mirrors are.
+	RegistryConfigDir string `yaml:"registryConfigDir" help:"folder of hosts.toml files of registries and mirrors"`
+	Snapshotter       string `yaml:"snapshotter" help:"containerd snapshotter"`
+
+	// CgroupRoot is the cgroup below which kubepods is made.
+	CgroupRoot string `yaml:"cgroupRoot" help:"cgroup below which kubepods is made"`
+	// CgroupDriver is auto, cgroupfs or systemd.
+	CgroupDriver string `yaml:"cgroupDriver" help:"auto, cgroupfs or systemd"`
+
+	ClusterDNS    []string `yaml:"clusterDNS" help:"addresses of the cluster's name server"`
+	ClusterDomain string   `yaml:"clusterDomain" help:"DNS domain of the cluster"`
+
+	// Bridge is the name of the pod network's bridge on this machine.
+	Bridge string `yaml:"bridge" help:"name of the pod network's bridge"`
+	// PodCIDR of this node. Empty: taken from the Node object.
+	PodCIDR string `yaml:"podCIDR" help:"range of this node's pods; from the Node object when empty"`
+	// ClusterCIDR is the range of all pods: traffic to it is not masqueraded.
+	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods"`
+
+	MaxPods  int    `yaml:"maxPods" help:"how many pods may run here"`
+	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
+}
+
+// DefaultAgent returns the configuration of a machine nobody configured.
+func DefaultAgent() *Agent {
+	return &Agent{
+		TypeMeta:            TypeMeta{APIVersion: APIVersion, Kind: AgentKind},
+		Kubeconfig:          "/etc/skiff/agent.conf",
+		ClientCAFile:        "/etc/skiff/pki/ca.crt",
+		TLSCertFile:         "/etc/skiff/pki/agent-server.crt",
+		TLSKeyFile:          "/etc/skiff/pki/agent-server.key",
+		Port:                10250,
+		RootDir:             "/var/lib/kubelet",
+		StateDir:            "/var/lib/skiff/agent",
+		RunDir:              "/run/skiff",
+		PodLogsDir:          "/var/log/pods",
+		ContainerLogsDir:    "/var/log/containers",
+		StaticPodPath:       "/etc/skiff/pods",
+		ContainerdAddress:   "/run/containerd/containerd.sock",
+		ContainerdNamespace: "k8s.io",
+		RegistryConfigDir:   "/etc/containerd/certs.d",
+		Snapshotter:         "overlayfs",
+		CgroupRoot:          "/",
+		CgroupDriver:        "auto",
+		ClusterDNS:          []string{"10.96.0.10"},
+		ClusterDomain:       "cluster.local",
+		Bridge:              "skiff0",
+		ClusterCIDR:         "10.244.0.0/16",
+		MaxPods:             110,
+		LogLevel:            "info",
+	}
+}
+
+// Validate names every field that cannot be used, and what would be right.
+func (c *Agent) Validate() field.ErrorList {
+	var errs field.ErrorList
+	if c.NodeName != "" {
+		for _, msg := range validation.IsDNS1123Subdomain(c.NodeName) {
+			errs = append(errs, field.Invalid(field.NewPath("nodeName"), c.NodeName, msg))
+		}
+	}
+	if c.NodeIP != "" {
+		errs = append(errs, requireAddress("nodeIP", c.NodeIP)...)
+	}
+	for _, p := range []struct{ name, value string }{
+		{"kubeconfig", c.Kubeconfig}, {"clientCAFile", c.ClientCAFile}, {"tlsCertFile", c.TLSCertFile}, {"tlsKeyFile", c.TLSKeyFile},
+		{"rootDir", c.RootDir}, {"stateDir", c.StateDir}, {"runDir", c.RunDir}, {"podLogsDir", c.PodLogsDir},
+		{"containerLogsDir", c.ContainerLogsDir}, {"containerdAddress", c.ContainerdAddress},
+	} {
+		errs = append(errs, requirePath(p.name, p.value)...)
+	}
+	errs = append(errs, requirePort("port", c.Port)...)
+	for i, a := range c.ControlAddresses {
+		errs = append(errs, requireHostPort(fmt.Sprintf("controlAddresses[%d]", i), a)...)
+	}
+	for i, a := range c.ClusterDNS {
+		errs = append(errs, requireAddress(fmt.Sprintf("clusterDNS[%d]", i), a)...)
+	}
+	errs = append(errs, requireDomain("clusterDomain", c.ClusterDomain)...)
+	errs = append(errs, requireOneOf("cgroupDriver", c.CgroupDriver, "auto", "cgroupfs", "systemd")...)
+	if len(c.Bridge) == 0 || len(c.Bridge) > 15 {
+		errs = append(errs, field.Invalid(field.NewPath("bridge"), c.Bridge, "must have 1 to 15 characters, the kernel's limit for a link name"))
+	}
+	if c.PodCIDR != "" {
+		_, podErrs := requirePrefix("podCIDR", c.PodCIDR)
+		errs = append(errs, podErrs...)
+	}
+	_, clusterErrs := requirePrefix("clusterCIDR", c.ClusterCIDR)
+	errs = append(errs, clusterErrs...)
+	if c.MaxPods < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("maxPods"), c.MaxPods, "must be at least 1"))
+	}
+	return append(errs, requireLogLevel(c.LogLevel)...)
+}

@@ -1,0 +1,70 @@
+// Package config reads the configuration files of the daemons: versioned YAML
+// in which an unknown or repeated field is an error that names its line.
+//
+// Each kind has a Default function with every default in one place, and a
+// Validate method whose errors name the field. Flags are applied by the
+// daemons' mains on top of what the file says.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// APIVersion is the version of the configuration files this release reads.
+const APIVersion = "skiff.dev/v1"
+
+// TypeMeta names the kind of a configuration file.
+type TypeMeta struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+}
+
+// Load reads the file at path into the configuration, which already holds the
+// defaults: what the file does not mention keeps its value. Field names that
+// are unknown, duplicated or of the wrong type are errors with file and line.
+func Load(path, kind string, into any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	var meta TypeMeta
+	if err := yaml.Unmarshal(data, &meta); err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	switch {
+	case meta.APIVersion == "":
+		return fmt.Errorf("configuration %s: apiVersion is missing: write \"apiVersion: %s\"", path, APIVersion)
+	case meta.APIVersion != APIVersion:
+		return fmt.Errorf("configuration %s: apiVersion: %q is not known to this release, which reads %q", path, meta.APIVersion, APIVersion)
+	case meta.Kind != kind:
+		return fmt.Errorf("configuration %s: kind: %q, but a %q is needed here", path, meta.Kind, kind)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	var extra any
+	if err := decoder.Decode(&extra); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("configuration %s: holds more than one document; keep one", path)
+	}
+	return nil
+}
+
+// Write stores the configuration at path, readable by root only.
+func Write(path string, configuration any) error {
+	data, err := yaml.Marshal(configuration)
+	if err != nil {
+		return fmt.Errorf("encode configuration %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
+}

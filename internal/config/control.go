@@ -1,0 +1,88 @@
+package config
+
+import (
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ControlKind is the kind of skiff-control's configuration file.
+const ControlKind = "ControlConfiguration"
+
+// Control configures skiff-control: API server, store, scheduler, controllers.
+type Control struct {
+	TypeMeta `yaml:",inline"`
+
+	// DataDir holds the replicated store.
+	DataDir string `yaml:"dataDir" help:"folder of the replicated store"`
+	// PKIDir holds the cluster's certificates and keys under kubeadm's names.
+	PKIDir string `yaml:"pkiDir" help:"folder of the certificates and keys"`
+	// MemberID names this member of the store. Empty: generated once and kept in DataDir.
+	MemberID string `yaml:"memberID" help:"name of this member of the store; generated when empty"`
+
+	// BindAddress and Port are where the API is served.
+	BindAddress string `yaml:"bindAddress" help:"address the API is served on"`
+	Port        int    `yaml:"port" help:"port the API is served on"`
+	// AdvertiseAddress is the address other machines reach this one by. Empty:
+	// the source address of the default route.
+	AdvertiseAddress string `yaml:"advertiseAddress" help:"address other machines reach this one by; found from the default route when empty"`
+
+	ServiceCIDR      string `yaml:"serviceCIDR" help:"range of service addresses"`
+	PodCIDR          string `yaml:"podCIDR" help:"range of pod addresses of the whole cluster"`
+	NodeCIDRMaskSize int    `yaml:"nodeCIDRMaskSize" help:"prefix length of the range each node gets"`
+	NodePortRange    string `yaml:"nodePortRange" help:"ports for services of type NodePort"`
+	ClusterDomain    string `yaml:"clusterDomain" help:"DNS domain of the cluster"`
+	ClusterName      string `yaml:"clusterName" help:"name of the cluster"`
+
+	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
+}
+
+// DefaultControl returns the configuration of a control machine nobody configured.
+func DefaultControl() *Control {
+	return &Control{
+		TypeMeta:         TypeMeta{APIVersion: APIVersion, Kind: ControlKind},
+		DataDir:          "/var/lib/skiff/control",
+		PKIDir:           "/etc/skiff/pki",
+		BindAddress:      "0.0.0.0",
+		Port:             6443,
+		ServiceCIDR:      "10.96.0.0/16",
+		PodCIDR:          "10.244.0.0/16",
+		NodeCIDRMaskSize: 24,
+		NodePortRange:    "30000-32767",
+		ClusterDomain:    "cluster.local",
+		ClusterName:      "skiff",
+		LogLevel:         "info",
+	}
+}
+
+// Validate names every field that cannot be used, and what would be right.
+func (c *Control) Validate() field.ErrorList {
+	var errs field.ErrorList
+	errs = append(errs, requirePath("dataDir", c.DataDir)...)
+	errs = append(errs, requirePath("pkiDir", c.PKIDir)...)
+	errs = append(errs, requireAddress("bindAddress", c.BindAddress)...)
+	errs = append(errs, requirePort("port", c.Port)...)
+	if c.AdvertiseAddress != "" {
+		errs = append(errs, requireAddress("advertiseAddress", c.AdvertiseAddress)...)
+	}
+	services, serviceErrs := requirePrefix("serviceCIDR", c.ServiceCIDR)
+	pods, podErrs := requirePrefix("podCIDR", c.PodCIDR)
+	errs = append(append(errs, serviceErrs...), podErrs...)
+	if len(serviceErrs) == 0 && len(podErrs) == 0 {
+		if services.Overlaps(pods) {
+			errs = append(errs, field.Invalid(field.NewPath("podCIDR"), c.PodCIDR, "must not overlap serviceCIDR "+c.ServiceCIDR))
+		}
+		errs = append(errs, validateMask(c.NodeCIDRMaskSize, pods)...)
+	}
+	errs = append(errs, requireDomain("clusterDomain", c.ClusterDomain)...)
+	errs = append(errs, requirePortRange("nodePortRange", c.NodePortRange)...)
+	return append(errs, requireLogLevel(c.LogLevel)...)
+}
+
+func validateMask(mask int, pods netip.Prefix) field.ErrorList {
+	if mask > pods.Bits() && mask < pods.Addr().BitLen() && mask-pods.Bits() <= 16 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("nodeCIDRMaskSize"), mask,
+		"must be longer than podCIDR's prefix by 1 to 16 bits, for example 24 with a /16")}
+}

@@ -1,0 +1,92 @@
+package config
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ProxyKind is the kind of skiff-proxy's configuration file.
+const ProxyKind = "ProxyConfiguration"
+
+// Proxy configures skiff-proxy: service addresses and cluster DNS of one machine.
+type Proxy struct {
+	TypeMeta `yaml:",inline"`
+
+	// NodeName is the Node this proxy serves. Empty: the host name in lower case.
+	NodeName   string `yaml:"nodeName" help:"Node this proxy serves; the host name when empty"`
+	Kubeconfig string `yaml:"kubeconfig" help:"credentials and address of an API server"`
+	// ControlAddresses are host:port of all API servers; empty: the kubeconfig's only.
+	ControlAddresses []string `yaml:"controlAddresses" help:"host:port of every API server"`
+
+	// Mode is the backend that programs the kernel: nftables.
+	Mode string `yaml:"mode" help:"backend that programs the kernel: nftables"`
+	// ClusterCIDR is the range of all pods: what comes from elsewhere to a service is masqueraded.
+	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods"`
+	// NodePortAddresses limits node ports to addresses in these ranges; empty: every address of the node.
+	NodePortAddresses []string `yaml:"nodePortAddresses" help:"ranges of addresses that serve node ports; all when empty"`
+
+	// HealthPort serves /healthz and /livez; MetricsPort serves /metrics on loopback. 0 turns one off.
+	HealthPort  int `yaml:"healthPort" help:"port of /healthz; 0 turns it off"`
+	MetricsPort int `yaml:"metricsPort" help:"loopback port of /metrics; 0 turns it off"`
+
+	DNS DNS `yaml:"dns"`
+
+	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
+}
+
+// DNS configures the cluster's name server on this machine.
+type DNS struct {
+	Enabled bool `yaml:"enabled" help:"serve cluster DNS"`
+	// Address is the service address that pods ask.
+	Address       string `yaml:"address" help:"service address that pods ask"`
+	ClusterDomain string `yaml:"clusterDomain" help:"DNS domain of the cluster"`
+	// Upstreams are host:port of the servers that answer for other names. Empty: those of resolv.conf.
+	Upstreams []string `yaml:"upstreams" help:"host:port of the servers for other names; those of resolv.conf when empty"`
+}
+
+// DefaultProxy returns the configuration of a machine nobody configured.
+func DefaultProxy() *Proxy {
+	return &Proxy{
+		TypeMeta:    TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
+		Kubeconfig:  "/etc/skiff/proxy.conf",
+		Mode:        "nftables",
+		ClusterCIDR: "10.244.0.0/16",
+		HealthPort:  10256,
+		MetricsPort: 10249,
+		DNS:         DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
+		LogLevel:    "info",
+	}
+}
+
+// Validate names every field that cannot be used, and what would be right.
+func (c *Proxy) Validate() field.ErrorList {
+	var errs field.ErrorList
+	errs = append(errs, requirePath("kubeconfig", c.Kubeconfig)...)
+	errs = append(errs, requireOneOf("mode", c.Mode, "nftables")...)
+	_, clusterErrs := requirePrefix("clusterCIDR", c.ClusterCIDR)
+	errs = append(errs, clusterErrs...)
+	for i, a := range c.ControlAddresses {
+		errs = append(errs, requireHostPort(fmt.Sprintf("controlAddresses[%d]", i), a)...)
+	}
+	for i, p := range c.NodePortAddresses {
+		_, prefixErrs := requirePrefix(fmt.Sprintf("nodePortAddresses[%d]", i), p)
+		errs = append(errs, prefixErrs...)
+	}
+	for _, p := range []struct {
+		name string
+		port int
+	}{{"healthPort", c.HealthPort}, {"metricsPort", c.MetricsPort}} {
+		if p.port != 0 {
+			errs = append(errs, requirePort(p.name, p.port)...)
+		}
+	}
+	if c.DNS.Enabled {
+		errs = append(errs, requireAddress("dns.address", c.DNS.Address)...)
+		errs = append(errs, requireDomain("dns.clusterDomain", c.DNS.ClusterDomain)...)
+		for i, u := range c.DNS.Upstreams {
+			errs = append(errs, requireHostPort(fmt.Sprintf("dns.upstreams[%d]", i), u)...)
+		}
+	}
+	return append(errs, requireLogLevel(c.LogLevel)...)
+}

@@ -1,0 +1,105 @@
+// Package daemon holds what the main functions of the three daemons and the
+// command line have in common: structured logging to standard error, shutdown
+// by signal, readiness towards systemd, and one clear line when they fail.
+//
+// It knows nothing of Kubernetes and nothing of what a daemon does.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+)
+
+// Version is the Kubernetes version the cluster reports, with Skiff's mark. A
+// release build overrides it with -ldflags "-X".
+var Version = "v1.37.2+skiff"
+
+// Run calls run with a context that ends on SIGINT or SIGTERM and exits the
+// process: 0 when run returns nil or the context's cancellation, 1 otherwise,
+// after printing "name: error" to standard error. A second signal ends the
+// process at once.
+func Run(name string, run func(ctx context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// NewLogger returns the logger of a daemon: text lines on w at level, one of
+// debug, info, warn and error. Under systemd the time is left to the journal.
+func NewLogger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if level == "" {
+		level = "info"
+	}
+	if err := l.UnmarshalText([]byte(strings.ToUpper(level))); err != nil {
+		return nil, fmt.Errorf("logLevel: %q is not one of debug, info, warn, error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), nil
+}
+
+// Ready tells the supervisor that the daemon serves: systemd when NOTIFY_SOCKET
+// is set; otherwise it does nothing.
+func Ready(status string) {
+	notify(systemd.SdNotifyReady + "\nSTATUS=" + status)
+}
+
+// Status replaces the one-line status that systemctl status shows.
+func Status(status string) { notify("STATUS=" + status) }
+
+// Stopping tells systemd that an orderly shutdown has begun.
+func Stopping() { notify(systemd.SdNotifyStopping) }
+
+func notify(state string) {
+	// An error only means that nobody listens.
+	_, _ = systemd.SdNotify(false, state)
+}
+
+// Watchdog answers systemd's watchdog while alive returns nil, at half the
+// interval that the unit asks for. It returns when ctx ends, and at once when
+// the unit has no watchdog.
+func Watchdog(ctx context.Context, logger *slog.Logger, alive func(context.Context) error) {
+	interval, err := systemd.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		return
+	}
+	ticker := time.NewTicker(interval / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			check, cancel := context.WithTimeout(ctx, interval/2)
+			err := alive(check)
+			cancel()
+			if err != nil {
+				logger.Error("liveness check failed; the watchdog is not answered", "error", err)
+				continue
+			}
+			notify(systemd.SdNotifyWatchdog)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func encode(template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer) (Pair, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		return Pair{}, err
+	}
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return Pair{}, err
+	}
+	return Pair{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: keyPEM}, nil
+}
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+}
+
+func parseCertificate(data []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("holds no PEM certificate; restore it from a backup, or remove it together with its key to have it made anew")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+func parseKey(data []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("holds no PEM key; restore it from a backup, or remove it together with its certificate to have it made anew")
+	}
+	if block.Type == "EC PRIVATE KEY" {
+		return x509.ParseECPrivateKey(block.Bytes)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a key of type %T cannot sign", parsed)
+	}
+	return signer, nil
+}
+
+// errNoPair says that there is nothing yet, so that a pair may be made.
+var errNoPair = errors.New("no certificate and no key")
+
+// readPair reads dir/name.crt and dir/name.key. The error is errNoPair only
+// when both are missing: half a pair is damage, not a fresh start. A key
+// without certificate is also what a crash inside writePair leaves, and for
+// all but the authorities, whose identity clients rely on, is made anew.
+func readPair(dir, name string) (Pair, error) {
+	certificatePath, keyPath := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	certificate, certificateErr := os.ReadFile(certificatePath)
+	key, keyErr := os.ReadFile(keyPath)
+	switch {
+	case certificateErr == nil && keyErr == nil:
+		return Pair{Certificate: certificate, Key: key}, nil
+	case os.IsNotExist(certificateErr) && os.IsNotExist(keyErr):
+		return Pair{}, errNoPair
+	case os.IsNotExist(certificateErr) && keyErr == nil && name != "ca" && name != "front-proxy-ca":
+		return Pair{}, errNoPair
+	case certificateErr != nil:
+		return Pair{}, fmt.Errorf("read certificate: %w; its key is at %s: restore the certificate from a backup, or remove the key to have both made anew", certificateErr, keyPath)
+	default:
+		return Pair{}, fmt.Errorf("read key: %w; its certificate is at %s: restore the key from a backup, or remove the certificate to have both made anew", keyErr, certificatePath)
+	}
+}
+
+func writePair(dir, name string, pair Pair) error {
+	if err := writeFile(filepath.Join(dir, name+".key"), pair.Key); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, name+".crt"), pair.Certificate)
+}
+
+// writeFile replaces a file at once or not at all, readable by its owner only.
+func writeFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make folder of %s: %w", path, err)
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(data)
+	err = errors.Join(err, temporary.Sync(), temporary.Close())
+	if err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
