@@ -1,0 +1,133 @@
+package up
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/skiff-run/skiff/internal/config"
+)
+
+// downLimit is how long the process that owns the daemons may take to stop
+// everything: pods get a grace period.
+const downLimit = 2 * time.Minute
+
+// Down stops the cluster below the layout's root. When nothing runs it still
+// removes what a crash left behind.
+func Down(ctx context.Context, l Layout, out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root: run it with sudo")
+	}
+	if pid := running(l.PIDFile("up"), "skiff"); pid != 0 {
+		return endSupervisor(ctx, pid, out)
+	}
+	if _, err := os.Stat(l.Config("agent")); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(out, "nothing is running")
+		return nil
+	}
+	o := &Options{Layout: l}
+	err := o.takeDown(ctx, out)
+	_ = os.Remove(l.PIDFile("up"))
+	return err
+}
+
+func endSupervisor(ctx context.Context, pid int, out io.Writer) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("find process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	if !ended(ctx, fd, downLimit) {
+		return fmt.Errorf("process %d has not stopped everything within %s: see its log, or kill it and run \"skiff down\" again", pid, downLimit)
+	}
+	fmt.Fprintln(out, "stopped; the data stays")
+	return nil
+}
+
+// stopLeftovers stops daemons that outlived a supervisor that was killed. The
+// pods they run stay.
+func (o *Options) stopLeftovers(ctx context.Context) error {
+	var errs []error
+	for i := len(daemons) - 1; i >= 0; i-- {
+		errs = append(errs, terminate(ctx, o.PIDFile(daemons[i]), "skiff-"+daemons[i], 15*time.Second))
+	}
+	return errors.Join(errs...)
+}
+
+// takeDown stops the daemons, then has each remove what it made in the
+// kernel, then stops a containerd of ours. It goes on after errors, so that as
+// little as possible is left, and returns them all.
+func (o *Options) takeDown(ctx context.Context, out io.Writer) error {
+	errs := []error{o.stopLeftovers(ctx)}
+	if _, err := os.Stat(o.Config("agent")); err == nil {
+		errs = append(errs, o.cleanUp(ctx, "agent", out), o.cleanUp(ctx, "proxy", out))
+	}
+	errs = append(errs, terminate(ctx, o.PIDFile("containerd"), "containerd", 10*time.Second))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, name := range daemons {
+		if err := os.Remove(o.Config(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cleanUp runs a daemon's own cleanup command.
+func (o *Options) cleanUp(ctx context.Context, name string, out io.Writer) error {
+	binary, err := o.binary(name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, downLimit)
+	defer cancel()
+	var output bytes.Buffer
+	command := exec.CommandContext(ctx, binary, "cleanup", "--config", o.Config(name))
+	command.Stdout, command.Stderr = &output, &output
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("clean up after %s: %w\n%s", name, err, output.String())
+	}
+	fmt.Fprintf(out, "  %s's pods, links and rules are gone\n", name)
+	return nil
+}
+
+// Reset stops the cluster and removes its files. A containerd that is not
+// ours keeps its images.
+func Reset(ctx context.Context, l Layout, out io.Writer) error {
+	// What to remove is read before Down removes the configuration.
+	agent := config.DefaultAgent()
+	rootDir, podLogs, links := l.path("var/lib/kubelet"), l.path("var/log/pods"), l.path("var/log/containers")
+	if err := config.Load(l.Config("agent"), config.AgentKind, agent); err == nil {
+		rootDir, podLogs, links = agent.RootDir, agent.PodLogsDir, agent.ContainerLogsDir
+	}
+	if err := Down(ctx, l, out); err != nil {
+		return err
+	}
+	folders := []string{
+		l.Data(), l.PKI(), l.Run(), l.Logs(), rootDir, podLogs, links,
+		l.AdminKubeconfig(), l.Kubeconfig("agent"), l.Kubeconfig("proxy"),
+	}
+	if l.Root != "/" {
+		folders = append(folders, l.path("var/lib/containerd"), l.path("run/containerd"))
+	}
+	var errs []error
+	for _, folder := range folders {
+		errs = append(errs, os.RemoveAll(folder))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove data: %w", err)
+	}
+	fmt.Fprintln(out, "removed the cluster's data, certificates and logs")
+	return nil
+}

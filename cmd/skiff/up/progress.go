@@ -1,0 +1,117 @@
+package up
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/skiff-run/skiff/internal/daemon"
+)
+
+// progress tells a person what a starting cluster has reached, a line a step.
+type progress struct {
+	out            io.Writer
+	begin          time.Time
+	options        *Options
+	configurations configurations
+}
+
+func (p *progress) step(what, detail string) {
+	fmt.Fprintf(p.out, "  %-12s %-44s %6.2f s\n", what, detail, time.Since(p.begin).Seconds())
+}
+
+func (p *progress) begun() {
+	fmt.Fprintf(p.out, "Skiff %s on %s (%s)\n", daemon.Version, p.configurations.agent.NodeName, p.configurations.agent.NodeIP)
+	p.step("files", p.options.PKI())
+}
+
+// untilReady returns when containerd, API server, node and proxy are up.
+func (p *progress) untilReady(ctx context.Context) error {
+	socket := p.configurations.agent.ContainerdAddress
+	if err := waitForSocket(ctx, socket); err != nil {
+		return fmt.Errorf("wait for containerd at %s: %w", socket, err)
+	}
+	p.step("containerd", socket)
+
+	admin, err := clientcmd.BuildConfigFromFlags("", p.options.AdminKubeconfig())
+	if err != nil {
+		return fmt.Errorf("read admin kubeconfig: %w", err)
+	}
+	admin.QPS, admin.Burst = 200, 200
+	client, err := kubernetes.NewForConfig(admin)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	if err := poll(ctx, func() bool {
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil
+	}); err != nil {
+		return fmt.Errorf("wait for the API server at %s: %w", admin.Host, err)
+	}
+	p.step("control", admin.Host)
+
+	node := p.configurations.agent.NodeName
+	if err := poll(ctx, func() bool { return nodeReady(ctx, client, node) }); err != nil {
+		return fmt.Errorf("wait for node %s to be Ready: %w", node, err)
+	}
+	p.step("agent", "node "+node+" is Ready")
+
+	if port := p.configurations.proxy.HealthPort; port != 0 {
+		url := fmt.Sprintf("http://%s:%d/healthz", p.configurations.agent.NodeIP, port)
+		if err := poll(ctx, func() bool { return healthy(ctx, url) }); err != nil {
+			return fmt.Errorf("wait for the proxy at %s: %w", url, err)
+		}
+		p.step("proxy", p.configurations.proxy.Mode+", DNS at "+p.configurations.proxy.DNS.Address)
+	}
+	p.next()
+	return nil
+}
+
+func nodeReady(ctx context.Context, client kubernetes.Interface, name string) bool {
+	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return false
+	}
+	for _, condition := range node.Status.Conditions {
+		// The heartbeat tells this life's Ready from what the last one left in the store.
+		if condition.Type == corev1.NodeReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func healthy(ctx context.Context, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// next says what to type now.
+func (p *progress) next() {
+	root := ""
+	if p.options.Root != "/" {
+		root = " --root " + p.options.Root
+	}
+	fmt.Fprintf(p.out, `
+The cluster runs. Next:
+  export KUBECONFIG=%s
+  kubectl get nodes                      # or, without kubectl: skiff kubectl get nodes
+  kubectl create deployment web --image=nginx:1.25 --replicas=3
+  kubectl get pods -o wide
+Logs: %s    Stop: skiff down%s    Stop and forget: skiff reset --yes%s
+`, p.options.AdminKubeconfig(), p.options.Logs(), root, root)
+}

@@ -1,0 +1,175 @@
+package up
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startLimit bounds how long a cluster may take to become Ready before up
+// gives up and says what it waited for. Generous: slow disks exist.
+const startLimit = 3 * time.Minute
+
+// readyDescriptor is the file descriptor by which the detached process tells
+// the one that started it that the node is Ready: the first after the standard
+// three, where os/exec puts ExtraFiles.
+const readyDescriptor = 3
+
+// Run runs the cluster until ctx ends, or starts it and leaves it behind when
+// the options say so.
+func Run(ctx context.Context, o *Options, out io.Writer) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	if pid := running(o.PIDFile("up"), "skiff"); pid != 0 {
+		return fmt.Errorf("a cluster is already running here (process %d): stop it with \"skiff down\" first", pid)
+	}
+	if o.Detach && !o.Supervise {
+		return detach(ctx, out)
+	}
+	return o.supervise(ctx, out)
+}
+
+// detach starts this program once more with the same arguments, in a session
+// of its own, and returns when that one says that the node is Ready.
+func detach(ctx context.Context, out io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	ready, readyWriter, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	defer ready.Close()
+	command := exec.Command(self, append(os.Args[1:], "--supervise")...)
+	command.Stdout, command.Stderr = out, os.Stderr
+	command.ExtraFiles = []*os.File{readyWriter}
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := command.Start(); err != nil {
+		return fmt.Errorf("start the detached process: %w", err)
+	}
+	readyWriter.Close()
+	stop := context.AfterFunc(ctx, func() { _ = command.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	message, err := io.ReadAll(ready)
+	if err != nil {
+		return fmt.Errorf("wait for the detached process: %w", err)
+	}
+	if len(message) > 0 {
+		return command.Process.Release()
+	}
+	if err := command.Wait(); err != nil {
+		return errors.New("the cluster did not start, see above")
+	}
+	return nil
+}
+
+// supervise is the life of the process that owns the daemons.
+func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
+	begin := time.Now()
+	c, err := o.configure()
+	if err != nil {
+		return err
+	}
+	if err := o.stopLeftovers(ctx); err != nil {
+		return err
+	}
+	if err := o.prepare(c); err != nil {
+		return err
+	}
+	if err := os.WriteFile(o.PIDFile("up"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return fmt.Errorf("record process id: %w", err)
+	}
+	// The children outlive ctx: they are stopped in order below.
+	children, stopSupervising := context.WithCancel(context.WithoutCancel(ctx))
+	s := &supervisor{out: out}
+	defer func() {
+		stopSupervising()
+		fmt.Fprintln(out, "stopping")
+		err = errors.Join(err, o.takeDown(context.WithoutCancel(ctx), out))
+		s.group.Wait()
+		err = errors.Join(err, os.Remove(o.PIDFile("up")))
+	}()
+
+	p := &progress{out: out, begin: begin, options: o, configurations: c}
+	settled, failed := make(chan struct{}), make(chan error, len(daemons)+1)
+	starting, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not within %s; see the logs in %s", startLimit, o.Logs()))
+	defer cancel()
+	starting, fail := context.WithCancelCause(starting)
+	defer fail(nil)
+	s.group.Go(func() {
+		select {
+		case err := <-failed:
+			fail(err)
+		case <-settled:
+		case <-children.Done():
+		}
+	})
+	p.begun()
+	if err := o.startAll(children, s, c, settled, failed); err != nil {
+		return err
+	}
+	if err := p.untilReady(starting); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	close(settled)
+	if o.Supervise {
+		if err := letGo(o.Log("up")); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// startAll starts containerd if needed and the daemons, all at once: each
+// waits for the others by itself.
+func (o *Options) startAll(ctx context.Context, s *supervisor, c configurations, settled <-chan struct{}, failed chan<- error) error {
+	programs, err := o.daemonPrograms()
+	if err != nil {
+		return err
+	}
+	own, needed, err := o.containerd()
+	if err != nil {
+		return err
+	}
+	if needed {
+		programs = append([]program{own}, programs...)
+	}
+	for _, each := range programs {
+		if err := s.run(ctx, each, settled, failed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// letGo tells the waiting process that the node is Ready and hands its
+// terminal back: from here on what this process says goes to its log.
+func letGo(path string) error {
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer log.Close()
+	for descriptor := 1; descriptor <= 2; descriptor++ {
+		if err := unix.Dup2(int(log.Fd()), descriptor); err != nil {
+			return fmt.Errorf("redirect output to %s: %w", path, err)
+		}
+	}
+	ready := os.NewFile(readyDescriptor, "ready")
+	_, err = ready.WriteString("ready")
+	return errors.Join(err, ready.Close())
+}
