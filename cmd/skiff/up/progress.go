@@ -57,7 +57,7 @@ func (p *progress) untilReady(ctx context.Context) error {
 	p.step("control", admin.Host)
 
 	node := p.configurations.agent.NodeName
-	if err := poll(ctx, func() bool { return nodeReady(ctx, client, node) }); err != nil {
+	if err := poll(ctx, func() bool { return nodeReady(ctx, client, node, p.begin) }); err != nil {
 		return fmt.Errorf("wait for node %s to be Ready: %w", node, err)
 	}
 	p.step("agent", "node "+node+" is Ready")
@@ -73,15 +73,16 @@ func (p *progress) untilReady(ctx context.Context) error {
 	return nil
 }
 
-func nodeReady(ctx context.Context, client kubernetes.Interface, name string) bool {
+// nodeReady says whether the node reported Ready since the given time: an older
+// report is what the last run left in the store.
+func nodeReady(ctx context.Context, client kubernetes.Interface, name string, since time.Time) bool {
 	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return false
 	}
 	for _, condition := range node.Status.Conditions {
-		// The heartbeat tells this life's Ready from what the last one left in the store.
 		if condition.Type == corev1.NodeReady {
-			return condition.Status == corev1.ConditionTrue
+			return condition.Status == corev1.ConditionTrue && !condition.LastHeartbeatTime.Time.Before(since.Truncate(time.Second))
 		}
 	}
 	return false
