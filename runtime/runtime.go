@@ -7,8 +7,8 @@ import (
 	"net/netip"
 	"time"
 
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
 	"github.com/skiff-run/skiff/runtime/cgroup"
 	"github.com/skiff-run/skiff/runtime/network"

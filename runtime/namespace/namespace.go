@@ -1,0 +1,177 @@
+// Package namespace makes the Linux namespaces of a pod without a process that
+// lives in them, and pins them by bind mounts.
+//
+// In flow: a folder, the kinds wanted, a host name, kernel settings. Out flow: one
+// file per namespace in the folder ("net", "ipc", "uts"), which containers join by
+// path. The namespaces live until Remove, whatever becomes of the process that made
+// them. It must not know pods or containers.
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is a kind of namespace: the name of its file in /proc/PID/ns.
+type Kind string
+
+// The kinds a pod's containers share.
+const (
+	Net Kind = "net"
+	IPC Kind = "ipc"
+	UTS Kind = "uts"
+)
+
+var cloneFlags = map[Kind]int{Net: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS}
+
+// Options describe what Create makes.
+type Options struct {
+	// Dir is the folder for the pins; it must exist.
+	Dir string
+	// Kinds to make.
+	Kinds []Kind
+	// Hostname of a new UTS namespace.
+	Hostname string
+	// Sysctls to set inside, by their dotted names.
+	Sysctls map[string]string
+	// Inside runs in the new namespaces before they are pinned; nil for nothing.
+	Inside func() error
+}
+
+// Path of the pin of a kind in a folder.
+func Path(dir string, kind Kind) string { return filepath.Join(dir, string(kind)) }
+
+// Create makes and pins the namespaces. When it fails no pin is left.
+func Create(o Options) error {
+	if err := onOwnThread(func() error { return create(o) }); err != nil {
+		return errors.Join(err, Remove(o.Dir))
+	}
+	return nil
+}
+
+func create(o Options) error {
+	flags := 0
+	for _, kind := range o.Kinds {
+		flags |= cloneFlags[kind]
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("make namespaces %v: %w", o.Kinds, err)
+	}
+	if flags&unix.CLONE_NEWUTS != 0 && o.Hostname != "" {
+		if err := unix.Sethostname([]byte(o.Hostname)); err != nil {
+			return fmt.Errorf("set host name %q: %w", o.Hostname, err)
+		}
+	}
+	if o.Inside != nil {
+		if err := o.Inside(); err != nil {
+			return err
+		}
+	}
+	// /proc/sys shows the namespaces of the thread that opens its files.
+	for name, value := range o.Sysctls {
+		if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
+			return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+		}
+	}
+	for _, kind := range o.Kinds {
+		if err := pin(kind, Path(o.Dir, kind)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sysctlPath turns a dotted name into its file. A name with slashes uses them as
+// separators, and a dot then belongs to a link's name (net/ipv4/conf/eth0.1/...).
+func sysctlPath(name string) string {
+	if !strings.Contains(name, "/") {
+		name = strings.ReplaceAll(name, ".", "/")
+	}
+	return filepath.Join("/proc/sys", filepath.Clean("/"+name))
+}
+
+func pin(kind Kind, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return fmt.Errorf("pin %s namespace: %w", kind, err)
+	}
+	f.Close()
+	own := fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), kind)
+	if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin %s namespace at %s: %w", kind, path, err)
+	}
+	return nil
+}
+
+// onOwnThread runs f on a thread that ends with it, so that no other goroutine
+// ever runs in the namespaces f enters. The main thread cannot end, and /proc/self
+// shows its namespaces: when the scheduler gives us that one, it is held while
+// another thread does the work.
+func onOwnThread(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			result <- onOwnThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		result <- f()
+		// Returning without unlocking ends the thread.
+	}()
+	return <-result
+}
+
+// Do runs f in the namespace of a kind pinned at path.
+func Do(path string, kind Kind, f func() error) error {
+	return onOwnThread(func() error {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open namespace %s: %w", path, err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Setns(fd, cloneFlags[kind]); err != nil {
+			return fmt.Errorf("enter namespace %s: %w", path, err)
+		}
+		return f()
+	})
+}
+
+// Pinned says whether a namespace is pinned at path. After a reboot the file may be there, but it is no pin.
+func Pinned(path string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(path, &s) == nil && s.Type == unix.NSFS_MAGIC
+}
+
+// Remove takes away all pins in the folder. The namespaces end when the last process in them has. It may be repeated.
+func Remove(dir string) error {
+	var errs []error
+	for kind := range cloneFlags {
+		errs = append(errs, Unmount(Path(dir, kind)))
+		if err := os.Remove(Path(dir, kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("unpin %s namespace: %w", kind, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Unmount detaches what is mounted at path; nothing there is no error. Mounts can
+// lie on one another when a start was repeated.
+func Unmount(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err == unix.EINVAL || err == unix.ENOENT {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}
