@@ -1,0 +1,112 @@
+// Command skiff-proxy serves service addresses and cluster DNS on one machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/proxy"
+	"github.com/skiff-run/skiff/proxy/dns"
+	"github.com/skiff-run/skiff/proxy/nftables"
+)
+
+func main() {
+	daemon.Run("skiff-proxy", func(ctx context.Context) error { return newCommand().ExecuteContext(ctx) })
+}
+
+func newCommand() *cobra.Command {
+	configuration := config.DefaultProxy()
+	command := &cobra.Command{
+		Use:   "skiff-proxy",
+		Short: "Serve service addresses and cluster DNS on this machine",
+		Long: `Program this machine's kernel so that service addresses lead to pods, and
+answer the cluster's DNS names. The rules stay when the daemon stops, so it can
+be restarted at any time; "skiff-proxy cleanup" removes them.`,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: daemon.Version,
+	}
+	flags := config.AddFlags(command.PersistentFlags(), config.ProxyKind, configuration)
+	command.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := flags.Complete(); err != nil {
+			return err
+		}
+		return run(cmd.Context(), configuration)
+	}
+	command.AddCommand(&cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove every rule and link the proxy made, and nothing else",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return errors.Join(nftables.Cleanup(cmd.Context()), dns.Cleanup())
+		},
+	})
+	return command
+}
+
+func run(ctx context.Context, c *config.Proxy) error {
+	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+	if err != nil {
+		return err
+	}
+	name := c.NodeName
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the host name: %w; set nodeName", err)
+		}
+		name = strings.ToLower(host)
+	}
+	clientConfig, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("kubeconfig %s: %w", c.Kubeconfig, err)
+	}
+	clientConfig.UserAgent = "skiff-proxy/" + daemon.Version
+	clientConfig.ContentType = "application/vnd.kubernetes.protobuf"
+	clientConfig.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	client, err := kubernetes.NewForConfig(clientConfig)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	backend, err := nftables.New(backendOptions(c))
+	if err != nil {
+		return err
+	}
+	settings := proxy.Config{Client: client, NodeName: name, Backend: backend, Logger: logger}
+	if c.HealthPort != 0 {
+		settings.HealthAddress = net.JoinHostPort("0.0.0.0", strconv.Itoa(c.HealthPort))
+	}
+	if c.MetricsPort != 0 {
+		settings.MetricsAddress = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.MetricsPort))
+	}
+	if c.DNS.Enabled {
+		settings.DNS = &dns.Config{
+			Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Logger: logger.With("component", "dns"),
+		}
+	}
+	p, err := proxy.New(settings)
+	if err != nil {
+		return err
+	}
+	logger.Info("starting", "node", name, "mode", c.Mode, "version", daemon.Version)
+	return p.Run(ctx)
+}
+
+// backendOptions converts what Validate has checked.
+func backendOptions(c *config.Proxy) nftables.Options {
+	options := nftables.Options{ClusterCIDR: netip.MustParsePrefix(c.ClusterCIDR)}
+	for _, text := range c.NodePortAddresses {
+		options.NodePortAddresses = append(options.NodePortAddresses, netip.MustParsePrefix(text))
+	}
+	return options
+}

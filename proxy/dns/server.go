@@ -1,0 +1,191 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	miekg "github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+)
+
+// aliasLimit bounds how many ExternalName services may follow one another.
+const aliasLimit = 8
+
+// udpSize is how large an answer over UDP may be without fragments on any
+// usual link (DNS flag day 2020).
+const udpSize = 1232
+
+// Server answers on the cluster's DNS address.
+type Server struct {
+	config  Config
+	zone    *zone
+	forward *forwarder
+	ready   atomic.Bool
+	logger  *slog.Logger
+}
+
+// NewServer returns a server that Run starts.
+func NewServer(config Config, source Source) (*Server, error) {
+	domain := strings.ToLower(miekg.Fqdn(config.Domain))
+	if _, valid := miekg.IsDomainName(domain); !valid {
+		return nil, fmt.Errorf("cluster domain %q is no domain name", config.Domain)
+	}
+	return &Server{
+		config: config, zone: &zone{domain: domain, source: source, server: config.Address},
+		forward: newForwarder(config), logger: config.Logger,
+	}, nil
+}
+
+// Ready says that the source is complete. Before, names of the cluster are
+// answered with SERVFAIL, so that clients ask again instead of believing that
+// a name does not exist.
+func (s *Server) Ready() { s.ready.Store(true) }
+
+// Run puts the address on our link and answers until ctx ends. The link stays,
+// so that a restarted daemon loses no packet to a missing address; Cleanup
+// removes it.
+func (s *Server) Run(ctx context.Context) error {
+	if err := ensureLink(s.config.Address); err != nil {
+		return err
+	}
+	return s.serve(ctx, netip.AddrPortFrom(s.config.Address, 53).String())
+}
+
+func (s *Server) serve(ctx context.Context, address string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, network := range []string{"udp", "tcp"} {
+		server := &miekg.Server{Addr: address, Net: network, Handler: s, ReadTimeout: 5 * time.Second, UDPSize: 4096}
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		group.Go(func() error {
+			if err := server.ListenAndServe(); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("serve DNS at %s/%s: %w", address, network, err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			select {
+			case <-started:
+				return server.Shutdown()
+			default:
+				// It never listened.
+				return nil
+			}
+		})
+	}
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// ServeDNS implements miekg.Handler.
+func (s *Server) ServeDNS(w miekg.ResponseWriter, query *miekg.Msg) {
+	reply := s.answer(query)
+	if edns := query.IsEdns0(); edns != nil {
+		reply.SetEdns0(udpSize, edns.Do())
+	}
+	if w.RemoteAddr().Network() == "udp" {
+		size := miekg.MinMsgSize
+		if edns := query.IsEdns0(); edns != nil {
+			size = min(max(int(edns.UDPSize()), size), udpSize)
+		}
+		reply.Truncate(size)
+	}
+	// The client is gone when this fails.
+	_ = w.WriteMsg(reply)
+}
+
+// answer makes the whole reply to a query.
+func (s *Server) answer(query *miekg.Msg) *miekg.Msg {
+	reply := new(miekg.Msg)
+	reply.SetReply(query)
+	reply.RecursionAvailable = true
+	if query.Opcode != miekg.OpcodeQuery {
+		reply.Rcode = miekg.RcodeNotImplemented
+		return reply
+	}
+	if len(query.Question) != 1 || query.Question[0].Qclass != miekg.ClassINET {
+		reply.Rcode = miekg.RcodeRefused
+		return reply
+	}
+	question := query.Question[0]
+	found, ours := s.find(strings.ToLower(question.Name), question.Qtype)
+	if !ours {
+		return s.forward.ask(query)
+	}
+	if !s.ready.Load() {
+		reply.Rcode = miekg.RcodeServerFailure
+		return reply
+	}
+	reply.Authoritative = true
+	s.follow(&found, question.Qtype, reply)
+	// Clients that check the case of the name get it back as they wrote it.
+	for _, record := range found.records {
+		if strings.EqualFold(record.Header().Name, question.Name) {
+			record.Header().Name = question.Name
+		}
+	}
+	rand.Shuffle(len(found.records), func(i, j int) {
+		// An alias stays before what it leads to.
+		if found.alias == "" {
+			found.records[i], found.records[j] = found.records[j], found.records[i]
+		}
+	})
+	reply.Answer, reply.Extra = found.records, found.extra
+	if len(reply.Answer) == 0 && reply.Rcode == miekg.RcodeSuccess {
+		reply.Ns = []miekg.RR{s.zone.soa()}
+		if !found.exists {
+			reply.Rcode = miekg.RcodeNameError
+		}
+	}
+	return reply
+}
+
+// find looks a name up in what is the cluster's; ours is false for the rest of
+// the world.
+func (s *Server) find(name string, qtype uint16) (found answer, ours bool) {
+	if miekg.IsSubDomain(s.zone.domain, name) {
+		return s.zone.lookup(name, qtype), true
+	}
+	if strings.HasSuffix(name, ".arpa.") {
+		return s.zone.reverse(name, qtype)
+	}
+	return answer{}, false
+}
+
+// follow resolves the alias of an ExternalName service to the end.
+func (s *Server) follow(found *answer, qtype uint16, reply *miekg.Msg) {
+	target := found.alias
+	for range aliasLimit {
+		if target == "" || qtype == miekg.TypeCNAME {
+			return
+		}
+		next, ours := s.find(target, qtype)
+		if !ours {
+			question := new(miekg.Msg)
+			question.SetQuestion(target, qtype)
+			outside := s.forward.ask(question)
+			if outside.Rcode != miekg.RcodeSuccess && outside.Rcode != miekg.RcodeNameError {
+				reply.Rcode = outside.Rcode
+			}
+			found.records = append(found.records, outside.Answer...)
+			return
+		}
+		found.records = append(found.records, next.records...)
+		target = next.alias
+	}
+	if target != "" {
+		// A circle of aliases.
+		reply.Rcode = miekg.RcodeServerFailure
+	}
+}
