@@ -1,0 +1,171 @@
+package criconfig
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/skiff-run/skiff/agent/environ"
+	"github.com/skiff-run/skiff/agent/podstate"
+	"github.com/skiff-run/skiff/agent/resources"
+)
+
+// Container is everything a container's configuration is made from.
+type Container struct {
+	Pod  *v1.Pod
+	Spec *v1.Container
+	// Record is what the container remembers.
+	Record podstate.Record
+	Vars   []environ.Var
+	// ImageRef is the image as the runtime resolved it.
+	ImageRef string
+	// ImageUser is the numeric user of the image, ImageUsername its named one.
+	ImageUser     *int64
+	ImageUsername string
+	Mounts        []*runtimeapi.Mount
+	// Target is the container an ephemeral container looks at.
+	Target string
+}
+
+// Container configures one container.
+func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
+	spec := in.Spec
+	if err := verifyNonRoot(in); err != nil {
+		return nil, err
+	}
+	security, err := n.security(in)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(n.LogDir(in.Pod), spec.Name), 0o755); err != nil {
+		return nil, fmt.Errorf("create container log directory for container %s failed: %w", spec.Name, err)
+	}
+	config := &runtimeapi.ContainerConfig{
+		Metadata:    &runtimeapi.ContainerMetadata{Name: spec.Name, Attempt: uint32(in.Record.Attempt)},
+		Image:       &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: spec.Image},
+		Command:     environ.ExpandAll(spec.Command, in.Vars),
+		Args:        environ.ExpandAll(spec.Args, in.Vars),
+		WorkingDir:  spec.WorkingDir,
+		Mounts:      in.Mounts,
+		Labels:      podstate.ContainerLabels(in.Pod, spec),
+		Annotations: in.Record.Annotations(),
+		LogPath:     LogPath(spec.Name, in.Record.Attempt),
+		Stdin:       spec.Stdin, StdinOnce: spec.StdinOnce, Tty: spec.TTY,
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources:       resources.ForContainer(in.Pod, spec, n.MemoryCapacity),
+			SecurityContext: security,
+		},
+	}
+	for _, v := range in.Vars {
+		config.Envs = append(config.Envs, &runtimeapi.KeyValue{Key: v.Name, Value: []byte(v.Value)})
+	}
+	if spec.Lifecycle != nil && spec.Lifecycle.StopSignal != nil {
+		if signal, ok := runtimeapi.Signal_value[string(*spec.Lifecycle.StopSignal)]; ok {
+			config.StopSignal = runtimeapi.Signal(signal)
+		}
+	}
+	return config, nil
+}
+
+// Volumes finds volumes on this node.
+type Volumes interface {
+	Path(pod *v1.Pod, volume string) (string, bool)
+	SubPath(pod *v1.Pod, volumePath, volume, container string, index int, sub string) (string, error)
+}
+
+const (
+	hostsPath = "/etc/hosts"
+)
+
+// Mounts lists the bind mounts of a container: its volumes, the managed hosts
+// file and the file for its termination message.
+func Mounts(pod *v1.Pod, spec *v1.Container, volumes Volumes, vars []environ.Var, hostsFile, messageFile string) ([]*runtimeapi.Mount, error) {
+	var mounts []*runtimeapi.Mount
+	for i := range spec.VolumeMounts {
+		m, err := volumeMount(pod, spec, i, volumes, vars)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	taken := func(path string) bool {
+		return slices.ContainsFunc(mounts, func(m *runtimeapi.Mount) bool { return m.ContainerPath == path })
+	}
+	if hostsFile != "" && !taken(hostsPath) {
+		mounts = append(mounts, &runtimeapi.Mount{ContainerPath: hostsPath, HostPath: hostsFile, SelinuxRelabel: true})
+	}
+	if path := spec.TerminationMessagePath; messageFile != "" && path != "" && !taken(path) {
+		mounts = append(mounts, &runtimeapi.Mount{ContainerPath: path, HostPath: messageFile, SelinuxRelabel: true})
+	}
+	return mounts, nil
+}
+
+func volumeMount(pod *v1.Pod, spec *v1.Container, index int, volumes Volumes, vars []environ.Var) (*runtimeapi.Mount, error) {
+	vm := &spec.VolumeMounts[index]
+	path, ok := volumes.Path(pod, vm.Name)
+	if !ok {
+		return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, spec.Name)
+	}
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		expanded, err := expandSubPath(vm.SubPathExpr, vars)
+		if err != nil {
+			return nil, err
+		}
+		sub = expanded
+	}
+	if sub != "" {
+		bound, err := volumes.SubPath(pod, path, vm.Name, spec.Name, index, sub)
+		if err != nil {
+			return nil, err
+		}
+		path = bound
+	} else if _, err := os.Lstat(path); os.IsNotExist(err) {
+		// A hostPath without type may name something that is not there yet.
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return nil, fmt.Errorf("make the path of volume %q: %w", vm.Name, err)
+		}
+	}
+	target := vm.MountPath
+	if !filepath.IsAbs(target) {
+		target = filepath.Join("/", target)
+	}
+	m := &runtimeapi.Mount{ContainerPath: target, HostPath: path, Readonly: vm.ReadOnly}
+	if vm.MountPropagation != nil {
+		switch *vm.MountPropagation {
+		case v1.MountPropagationHostToContainer:
+			m.Propagation = runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+		case v1.MountPropagationBidirectional:
+			m.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
+		}
+	}
+	if vm.ReadOnly && vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != v1.RecursiveReadOnlyDisabled {
+		m.RecursiveReadOnly = true
+	}
+	return m, nil
+}
+
+// expandSubPath fails on unknown variables, unlike expansion in a command.
+func expandSubPath(expr string, vars []environ.Var) (string, error) {
+	var missing string
+	out := environ.Expand(expr, func(name string) (string, bool) {
+		for _, v := range vars {
+			if v.Name == name {
+				return v.Value, true
+			}
+		}
+		missing = name
+		return "", false
+	})
+	if missing != "" {
+		return "", fmt.Errorf("missing value for %q", missing)
+	}
+	if out == "" || filepath.IsAbs(out) || !filepath.IsLocal(out) {
+		return "", fmt.Errorf("subPath %q must be a relative path without '..'", out)
+	}
+	return out, nil
+}

@@ -1,0 +1,129 @@
+package criconfig
+
+import (
+	"fmt"
+	"path/filepath"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/skiff-run/skiff/agent/hostfiles"
+	"github.com/skiff-run/skiff/agent/podstate"
+	"github.com/skiff-run/skiff/agent/resources"
+)
+
+// Node is what configurations depend on besides the pod.
+type Node struct {
+	PodLogsDir     string
+	SeccompDir     string
+	ClusterDomain  string
+	Resolver       *hostfiles.Resolver
+	MemoryCapacity int64
+	// CgroupParent names a pod's cgroup for the runtime.
+	CgroupParent func(uid types.UID, class v1.PodQOSClass) string
+}
+
+// LogDir is the directory of a pod's container logs.
+func (n *Node) LogDir(pod *v1.Pod) string {
+	return filepath.Join(n.PodLogsDir, fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID))
+}
+
+// LogPath is a container's log file, relative to the pod's directory.
+func LogPath(container string, attempt int) string {
+	return filepath.Join(container, fmt.Sprintf("%d.log", attempt))
+}
+
+// Sandbox configures the pod's sandbox.
+func (n *Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		return nil, fmt.Errorf("user namespaces (hostUsers: false) are not supported by this node's runtime")
+	}
+	config := &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt},
+		Labels:       podstate.SandboxLabels(pod),
+		Annotations:  pod.Annotations,
+		LogDirectory: n.LogDir(pod),
+	}
+	config.DnsConfig, _ = n.Resolver.PodDNS(pod)
+	if !pod.Spec.HostNetwork {
+		hostname, err := hostfiles.KernelHostname(pod, n.ClusterDomain)
+		if err != nil {
+			return nil, err
+		}
+		config.Hostname = hostname
+		config.PortMappings = portMappings(pod)
+	}
+	security := &runtimeapi.LinuxSandboxSecurityContext{
+		NamespaceOptions: namespaces(pod, ""),
+		Privileged:       anyPrivileged(pod),
+		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+	}
+	config.Linux = &runtimeapi.LinuxPodSandboxConfig{
+		CgroupParent: n.CgroupParent(pod.UID, resources.QOSClass(pod)),
+		Resources:    resources.ForPod(pod), SecurityContext: security, Sysctls: map[string]string{},
+	}
+	if sc := pod.Spec.SecurityContext; sc != nil {
+		for _, s := range sc.Sysctls {
+			config.Linux.Sysctls[s.Name] = s.Value
+		}
+		security.RunAsUser, security.RunAsGroup = int64Value(sc.RunAsUser), int64Value(sc.RunAsGroup)
+		security.SupplementalGroups = supplementalGroups(sc)
+		security.SelinuxOptions = selinux(sc.SELinuxOptions)
+	}
+	return config, nil
+}
+
+func portMappings(pod *v1.Pod) []*runtimeapi.PortMapping {
+	var mappings []*runtimeapi.PortMapping
+	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			for _, p := range containers[i].Ports {
+				if p.HostPort == 0 {
+					continue
+				}
+				m := &runtimeapi.PortMapping{ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP}
+				switch p.Protocol {
+				case v1.ProtocolUDP:
+					m.Protocol = runtimeapi.Protocol_UDP
+				case v1.ProtocolSCTP:
+					m.Protocol = runtimeapi.Protocol_SCTP
+				}
+				mappings = append(mappings, m)
+			}
+		}
+	}
+	return mappings
+}
+
+func anyPrivileged(pod *v1.Pod) bool {
+	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			if sc := containers[i].SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// namespaces says which namespaces the pod shares with the node. target is the
+// container whose process namespace an ephemeral container joins.
+func namespaces(pod *v1.Pod, target string) *runtimeapi.NamespaceOption {
+	o := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}
+	if pod.Spec.HostNetwork {
+		o.Network = runtimeapi.NamespaceMode_NODE
+	}
+	if pod.Spec.HostIPC {
+		o.Ipc = runtimeapi.NamespaceMode_NODE
+	}
+	switch {
+	case pod.Spec.HostPID:
+		o.Pid = runtimeapi.NamespaceMode_NODE
+	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
+		o.Pid = runtimeapi.NamespaceMode_POD
+	case target != "":
+		o.Pid, o.TargetId = runtimeapi.NamespaceMode_TARGET, target
+	}
+	return o
+}
