@@ -1,0 +1,44 @@
+package spec
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/pkg/cap"
+)
+
+const cgroupMount = "/sys/fs/cgroup"
+
+// Inspect finds out what the machine can do.
+func Inspect(unified bool, seccompRoot string) (Machine, error) {
+	m := Machine{Unified: unified, SeccompRoot: seccompRoot}
+	var err error
+	if m.Capabilities, err = cap.Current(); err != nil {
+		return Machine{}, err
+	}
+	if !slices.Contains(m.Capabilities, "CAP_SYS_RESOURCE") {
+		// Without it no process may have a lower score than its parent.
+		own, _ := os.ReadFile("/proc/self/oom_score_adj")
+		score, _ := strconv.Atoi(strings.TrimSpace(string(own)))
+		m.OOMScoreFloor = pointer(min(score, 0))
+	}
+	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	m.AppArmor = strings.HasPrefix(string(enabled), "Y")
+	if unified {
+		m.Swap = anyExists(cgroupMount + "/*/memory.swap.max")
+		controllers, _ := os.ReadFile(filepath.Join(cgroupMount, "cgroup.controllers"))
+		m.Hugetlb = slices.Contains(strings.Fields(string(controllers)), "hugetlb")
+	} else {
+		m.Swap = anyExists(cgroupMount + "/memory/memory.memsw.limit_in_bytes")
+		m.Hugetlb = anyExists(cgroupMount + "/hugetlb/cgroup.procs")
+	}
+	return m, nil
+}
+
+func anyExists(pattern string) bool {
+	found, err := filepath.Glob(pattern)
+	return err == nil && len(found) > 0
+}
