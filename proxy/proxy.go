@@ -98,46 +98,52 @@ func New(config Config) (*Proxy, error) {
 	return p, nil
 }
 
-// Run serves until ctx ends. What is programmed stays in the kernel.
+// Run serves until ctx ends. What is programmed stays in the kernel. The
+// kernel is that of the calling thread's network namespace.
 func (p *Proxy) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if p.names != nil {
 		group.Go(func() error { return p.names.Run(ctx) })
 	}
 	group.Go(func() error { return p.health.serve(ctx, p.config.HealthAddress, p.config.MetricsAddress) })
-	group.Go(func() error {
-		p.factory.StartWithContext(ctx)
-		defer p.factory.Shutdown()
-		for _, synced := range p.factory.WaitForCacheSync(ctx.Done()) {
-			if !synced {
-				return ctx.Err()
-			}
-		}
-		if p.names != nil {
-			p.names.Ready()
-		}
-		return p.loop(ctx)
-	})
+	p.factory.StartWithContext(ctx)
+	defer p.factory.Shutdown()
+	if p.synced(ctx) {
+		p.loop(ctx)
+	}
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
+// synced waits until the whole state has been read once.
+func (p *Proxy) synced(ctx context.Context) bool {
+	for _, synced := range p.factory.WaitForCacheSync(ctx.Done()) {
+		if !synced {
+			return false
+		}
+	}
+	if p.names != nil {
+		p.names.Ready()
+	}
+	return true
+}
+
 // loop syncs once, then after each change, then again after a failure.
-func (p *Proxy) loop(ctx context.Context) error {
+func (p *Proxy) loop(ctx context.Context) {
 	for {
 		var again <-chan time.Time
 		if err := p.sync(ctx); err != nil {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return
 			}
 			p.config.Logger.Error("programming services failed; trying again", "error", err)
 			again = time.After(retry)
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		case <-again:
 			continue
 		case <-p.changed:
@@ -145,7 +151,7 @@ func (p *Proxy) loop(ctx context.Context) error {
 		// Let the rest of a burst arrive.
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		case <-time.After(settle):
 		}
 		select {

@@ -18,19 +18,19 @@ func (z *zone) reverse(name string, qtype uint16) (found answer, ours bool) {
 		return answer{}, false
 	}
 	if address == z.server {
-		return ptr(name, qtype, "kube-dns.kube-system.svc."+z.domain), true
+		return pointer(name, qtype, "kube-dns.kube-system.svc."+z.domain), true
 	}
 	for _, service := range z.source.Services() {
 		base := service.Name + "." + service.Namespace + ".svc." + z.domain
 		if slices.Contains(parse(service.Spec.ClusterIPs), address) || service.Spec.ClusterIP == address.String() {
-			return ptr(name, qtype, base), true
+			return pointer(name, qtype, base), true
 		}
 		if !headless(service) {
 			continue
 		}
 		for _, e := range z.endpoints(service) {
 			if slices.Contains(e.addresses, address) {
-				more := ptr(name, qtype, e.name+"."+base)
+				more := pointer(name, qtype, e.name+"."+base)
 				found.exists, ours = true, true
 				found.records = append(found.records, more.records...)
 			}
@@ -39,7 +39,7 @@ func (z *zone) reverse(name string, qtype uint16) (found answer, ours bool) {
 	return found, ours
 }
 
-func ptr(name string, qtype uint16, target string) answer {
+func pointer(name string, qtype uint16, target string) answer {
 	if qtype != miekg.TypePTR && qtype != miekg.TypeANY {
 		return answer{exists: true}
 	}

@@ -2,10 +2,10 @@ package dns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -50,42 +50,41 @@ func (s *Server) Ready() { s.ready.Store(true) }
 
 // Run puts the address on our link and answers until ctx ends. The link stays,
 // so that a restarted daemon loses no packet to a missing address; Cleanup
-// removes it.
+// removes it. The sockets belong to the network namespace of the calling thread.
 func (s *Server) Run(ctx context.Context) error {
 	if err := ensureLink(s.config.Address); err != nil {
 		return err
 	}
-	return s.serve(ctx, netip.AddrPortFrom(s.config.Address, 53).String())
-}
-
-func (s *Server) serve(ctx context.Context, address string) error {
+	address := netip.AddrPortFrom(s.config.Address, 53).String()
+	packets, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return fmt.Errorf("serve DNS: %w", err)
+	}
+	defer packets.Close()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve DNS: %w", err)
+	}
+	defer listener.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	for _, network := range []string{"udp", "tcp"} {
-		server := &miekg.Server{Addr: address, Net: network, Handler: s, ReadTimeout: 5 * time.Second, UDPSize: 4096}
+	for _, server := range []*miekg.Server{{PacketConn: packets}, {Listener: listener}} {
+		server.Handler, server.ReadTimeout, server.UDPSize = s, 5*time.Second, 4096
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
 		group.Go(func() error {
-			if err := server.ListenAndServe(); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("serve DNS at %s/%s: %w", address, network, err)
+			if err := server.ActivateAndServe(); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("serve DNS at %s: %w", address, err)
 			}
 			return nil
 		})
 		group.Go(func() error {
+			// A server that is told to stop before it has started would not.
+			<-started
 			<-ctx.Done()
-			select {
-			case <-started:
-				return server.Shutdown()
-			default:
-				// It never listened.
-				return nil
-			}
+			return server.Shutdown()
 		})
 	}
-	err := group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return group.Wait()
 }
 
 // ServeDNS implements miekg.Handler.

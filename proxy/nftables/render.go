@@ -120,7 +120,7 @@ func (f *family) serviceChain(r *rendered, port *table.ServicePort, kind string,
 	for i, name := range jumps {
 		index[i] = fmt.Sprintf("%d : goto %s", i, name)
 	}
-	c.rules = append(c.rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(jumps), strings.Join(index, ", ")))
+	c.rules = append(c.rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(jumps), strings.Join(index, " , ")))
 	r.chains = append(r.chains, c)
 	return c.name
 }

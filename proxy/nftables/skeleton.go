@@ -22,6 +22,7 @@ const (
 	markForMasquerade     = "mark-for-masquerade"
 	masqueradingChain     = "masquerading"
 	serviceEndpointsCheck = "service-endpoints-check"
+	clusterIPsCheck       = "cluster-ips-check"
 	nodePortCheck         = "nodeport-endpoints-check"
 	rejectChain           = "reject-chain"
 )
@@ -56,7 +57,7 @@ func (f *family) skeleton(tx *knftables.Transaction) {
 	tx.Add(&knftables.Set{Name: clusterIPs, Type: address})
 	tx.Add(&knftables.Set{Name: hairpinConnections, Type: address + " . " + address})
 
-	for _, name := range []string{servicesChain, markForMasquerade, masqueradingChain, serviceEndpointsCheck, nodePortCheck, rejectChain} {
+	for _, name := range []string{servicesChain, markForMasquerade, masqueradingChain, serviceEndpointsCheck, clusterIPsCheck, nodePortCheck, rejectChain} {
 		tx.Add(&knftables.Chain{Name: name})
 	}
 	rule := func(chain string, words ...string) {
@@ -73,6 +74,8 @@ func (f *family) skeleton(tx *knftables.Transaction) {
 	base("filter-input", knftables.FilterType, knftables.InputHook, "-110")
 	base("filter-forward", knftables.FilterType, knftables.ForwardHook, "-110")
 	base("filter-output", knftables.FilterType, knftables.OutputHook, "-110")
+	// After DNAT: what still has a cluster address is for a port no service has.
+	base("filter-output-post-dnat", knftables.FilterType, knftables.OutputHook, "-90")
 
 	rule("nat-prerouting", "jump", servicesChain)
 	rule("nat-output", "jump", servicesChain)
@@ -80,7 +83,9 @@ func (f *family) skeleton(tx *knftables.Transaction) {
 	rule("filter-input", "ct state new jump", nodePortCheck)
 	rule("filter-input", "ct state new jump", serviceEndpointsCheck)
 	rule("filter-forward", "ct state new jump", serviceEndpointsCheck)
+	rule("filter-forward", "ct state new jump", clusterIPsCheck)
 	rule("filter-output", "ct state new jump", serviceEndpointsCheck)
+	rule("filter-output-post-dnat", "ct state new jump", clusterIPsCheck)
 
 	if cidr := f.options.ClusterCIDR; cidr.IsValid() && cidr.Addr().Is6() == (f.kind == corev1.IPv6Protocol) {
 		rule(servicesChain, f.ip(), "saddr !=", cidr.String(), f.ip(), "daddr @"+clusterIPs, "jump", markForMasquerade)
@@ -97,8 +102,8 @@ func (f *family) skeleton(tx *knftables.Transaction) {
 	rule(masqueradingChain, "masquerade fully-random")
 
 	rule(serviceEndpointsCheck, f.ip(), "daddr . meta l4proto . th dport vmap @"+noEndpointServices)
-	// A port that the service does not have: refused, not sent to the default route.
-	rule(serviceEndpointsCheck, f.ip(), "daddr @"+clusterIPs, "goto", rejectChain)
+	// Refused, not sent to the default route.
+	rule(clusterIPsCheck, f.ip(), "daddr @"+clusterIPs, "goto", rejectChain)
 	rule(nodePortCheck, f.nodeAddresses(), "meta l4proto . th dport vmap @"+noEndpointNodePorts)
 	rule(rejectChain, "reject")
 }

@@ -1,0 +1,119 @@
+package nftables
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/knftables"
+
+	"github.com/skiff-run/skiff/proxy/table"
+)
+
+func fakeFamily(t *testing.T) (*family, *knftables.Fake) {
+	t.Helper()
+	fake := knftables.NewFake(knftables.IPv4Family, TableName)
+	return &family{kind: corev1.IPv4Protocol, nft: fake, options: Options{ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16")}}, fake
+}
+
+func port(name, clusterIP string, endpoints ...string) table.ServicePort {
+	p := table.ServicePort{Name: name, Protocol: corev1.ProtocolTCP, ClusterIP: netip.MustParseAddr(clusterIP), Port: 80, HasEndpoints: len(endpoints) > 0}
+	for _, e := range endpoints {
+		p.Internal = append(p.Internal, table.Endpoint{Address: netip.MustParseAddrPort(e)})
+	}
+	p.External = p.Internal
+	return p
+}
+
+func sync(t *testing.T, f *family, ports ...table.ServicePort) int {
+	t.Helper()
+	tx, _ := f.transaction(&table.Table{Ports: ports})
+	if err := f.sync(t.Context(), &table.Table{Ports: ports}); err != nil {
+		t.Fatal(err)
+	}
+	return tx.NumOperations()
+}
+
+func TestWhatChangesIsAllThatIsSent(t *testing.T) {
+	t.Parallel()
+	f, _ := fakeFamily(t)
+	web, api := port("default/web:", "10.96.0.5", "10.244.0.2:80", "10.244.0.3:80"), port("default/api:", "10.96.0.6", "10.244.0.2:80")
+	first := sync(t, f, web, api)
+	if again := sync(t, f, web, api); again != 0 {
+		t.Errorf("a sync without a change sends %d operations", again)
+	}
+	scaled := port("default/web:", "10.96.0.5", "10.244.0.2:80", "10.244.0.3:80", "10.244.0.4:80")
+	if n := sync(t, f, scaled, api); n > 4 || n >= first {
+		t.Errorf("one more endpoint sends %d operations", n)
+	}
+}
+
+// The state after any path of changes is the state from scratch.
+func TestTheWayDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	nodePort := func(p table.ServicePort, number uint16) table.ServicePort { p.NodePort = number; return p }
+	affinity := func(p table.ServicePort) table.ServicePort { p.Affinity = time.Hour; return p }
+	local := func(p table.ServicePort) table.ServicePort {
+		p.ExternalLocal, p.External = true, p.Internal[:1]
+		return p
+	}
+	web := port("default/web:", "10.96.0.5", "10.244.0.2:80", "10.244.0.3:80")
+	states := [][]table.ServicePort{
+		{web},
+		{nodePort(web, 30080)},
+		{local(nodePort(web, 30080))},
+		{affinity(web), port("default/api:", "10.96.0.6", "10.244.0.2:80")},
+		{affinity(port("default/web:", "10.96.0.5", "10.244.0.3:80", "10.244.0.9:80"))},
+		{port("default/web:", "10.96.0.5")},
+		{nodePort(port("default/web:", "10.96.0.5"), 30081)},
+		{port("default/other:", "10.96.0.5", "10.244.0.7:80")},
+		{},
+	}
+	walked, walkedFake := fakeFamily(t)
+	for i, state := range append(states, states[3], states[0]) {
+		sync(t, walked, state...)
+		fresh, freshFake := fakeFamily(t)
+		sync(t, fresh, state...)
+		if got, want := sorted(walkedFake.Dump()), sorted(freshFake.Dump()); got != want {
+			t.Fatalf("step %d:\n%s\nwant\n%s", i, got, want)
+		}
+	}
+}
+
+// sorted drops the order of lines: chains are listed by age.
+func sorted(dump string) string {
+	lines := strings.Split(dump, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestRules(t *testing.T) {
+	t.Parallel()
+	f, fake := fakeFamily(t)
+	web := port("default/web:http", "10.96.0.5", "10.244.0.2:8080", "10.244.0.3:8080")
+	web.NodePort, web.SourceRanges, web.ExternalIPs = 30080, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+	gone := port("default/gone:", "10.96.0.7")
+	away := port("default/away:", "10.96.0.8", "10.244.1.2:80")
+	away.NodePort, away.ExternalLocal, away.External = 30081, true, nil
+	sync(t, f, web, gone, away)
+	dump := fake.Dump()
+	for what, want := range map[string]string{
+		"a choice among endpoints":           "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 8080, 1 : 10.244.0.3 . 8080 }",
+		"source ranges":                      "ip saddr != { 192.0.2.0/24 } return",
+		"the cluster address leads to it":    "service-ips { 10.96.0.5 . tcp . 80 : goto service-",
+		"the node port is masqueraded":       "service-nodeports { tcp . 30080 : goto external-",
+		"the external address":               "service-ips { 203.0.113.1 . tcp . 80 : goto external-",
+		"no endpoints: refused":              "no-endpoint-services { 10.96.0.7 . tcp . 80 : goto reject-chain }",
+		"endpoints elsewhere only: dropped":  "no-endpoint-nodeports { tcp . 30081 : drop }",
+		"a pod that talks to itself":         "hairpin-connections { 10.244.0.2 . 10.244.0.2 }",
+		"from outside the pods' range":       "ip saddr != 10.244.0.0/16 ip daddr @cluster-ips jump mark-for-masquerade",
+		"other ports of the address refused": "ip daddr @cluster-ips goto reject-chain",
+	} {
+		if !strings.Contains(dump, want) {
+			t.Errorf("%s: %q is not in\n%s", what, want, dump)
+		}
+	}
+}
