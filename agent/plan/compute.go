@@ -188,6 +188,11 @@ func (c *computation) start(container *v1.Container, latest *podstate.Container,
 
 // held reports whether an earlier failure asks for more patience.
 func (c *computation) held(container *v1.Container) bool {
+	if pod, ok := c.Failed[SandboxKey]; ok && c.Now.Before(pod.RetryAt) {
+		// Volumes or sandbox are not as they have to be.
+		c.plan.wakeAt(pod.RetryAt)
+		return true
+	}
 	failed, ok := c.Failed[container.Name]
 	if !ok {
 		return false
