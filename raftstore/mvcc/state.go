@@ -46,7 +46,7 @@ func New() *State {
 	s.reset(FirstRevision, 0)
 	c := make(chan struct{})
 	s.changed.Store(&c)
-	s.Publish()
+	s.publish(nil)
 	return s
 }
 
@@ -197,8 +197,10 @@ func (s *State) Compact(revision int64) error {
 
 // Publish makes everything done so far visible to readers and wakes whoever
 // waits for it.
-func (s *State) Publish() *View {
-	last := s.published.Load()
+func (s *State) Publish() *View { return s.publish(s.View().forest) }
+
+// publish replaces the changed trees of base.
+func (s *State) publish(base forest) *View {
 	v := &View{
 		revision:     s.revision,
 		compacted:    s.compacted,
@@ -207,12 +209,10 @@ func (s *State) Publish() *View {
 		keys:         s.keys,
 		bytes:        s.bytes,
 		nextExpiry:   s.expiries.next(),
-	}
-	if last != nil {
-		v.forest = last.forest
+		forest:       base,
 	}
 	if len(s.dirty) > 0 {
-		v.forest = s.replant(v.forest)
+		v.forest = s.replant(base)
 	}
 	s.keepRoot(v)
 	v.roots = s.roots
