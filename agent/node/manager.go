@@ -1,0 +1,378 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-helpers/apimachinery/lease"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+
+	"github.com/skiff-run/skiff/agent/event"
+)
+
+const (
+	// lookEvery is how often the machine is looked at, starting how often
+	// until it is ready for the first time.
+	lookEvery    = 10 * time.Second
+	lookStarting = 100 * time.Millisecond
+	// heartbeat is how often the status is written though nothing changed.
+	heartbeat = 5 * time.Minute
+	// The lease: how long it lasts and how often it is renewed.
+	leaseSeconds = 40
+	leaseRenewal = 10 * time.Second
+	// maxImages bounds the list of images in the status.
+	maxImages = 50
+)
+
+// Runtime is what the node's status needs of the runtime.
+type Runtime interface {
+	Version(ctx context.Context, apiVersion string) (*runtimeapi.VersionResponse, error)
+	Status(ctx context.Context, verbose bool) (*runtimeapi.StatusResponse, error)
+	ListImages(ctx context.Context, filter *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error)
+}
+
+// Config of a Manager.
+type Config struct {
+	Client  kubernetes.Interface
+	Runtime Runtime
+	Events  event.Recorder
+	Logger  *slog.Logger
+	Name    string
+	IP      net.IP
+	Labels  map[string]string
+	Port    int32
+	RootDir string
+	Facts   *Facts
+}
+
+// Manager keeps the Node object.
+type Manager struct {
+	Config
+	wake chan struct{}
+
+	// mu guards node, the API's newest version.
+	mu   sync.Mutex
+	node *v1.Node
+	// wasReady and lastWrite belong to the loop.
+	wasReady  bool
+	lastWrite time.Time
+	images    []v1.ContainerImage
+	imagesAt  time.Time
+}
+
+// NewManager returns a manager.
+func NewManager(c Config) *Manager { return &Manager{Config: c, wake: make(chan struct{}, 1)} }
+
+// Ref refers to the node in events.
+func (m *Manager) Ref() *v1.ObjectReference {
+	return &v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: m.Name, UID: types.UID(m.Name)}
+}
+
+// UID of the Node object, empty before it is registered.
+func (m *Manager) UID() types.UID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.node == nil {
+		return ""
+	}
+	return m.node.UID
+}
+
+// Object returns the newest Node known, or nil.
+func (m *Manager) Object() *v1.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node
+}
+
+// Observed tells the manager what the API has, and makes it look when its
+// object vanished.
+func (m *Manager) Observed(node *v1.Node) {
+	m.mu.Lock()
+	m.node = node
+	m.mu.Unlock()
+	if node == nil {
+		m.Wake()
+	}
+}
+
+// Wake makes the loop look at the machine at once.
+func (m *Manager) Wake() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// HostIPs are the node's addresses.
+func (m *Manager) HostIPs() []string { return []string{m.IP.String()} }
+
+// Allocatable is what pods may use.
+func (m *Manager) Allocatable() v1.ResourceList { return m.Facts.Allocatable() }
+
+// Run registers the node and keeps its status and lease until ctx ends.
+func (m *Manager) Run(ctx context.Context) {
+	m.Events.Eventf(m.Ref(), v1.EventTypeNormal, event.Starting, "Starting kubelet.")
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	leased := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-m.wake:
+		}
+		if err := m.sync(ctx); err != nil {
+			if ctx.Err() == nil {
+				m.Logger.Warn("report the node's status; trying again", "node", m.Name, "error", err)
+			}
+			timer.Reset(time.Second)
+			continue
+		}
+		if !leased {
+			leased = true
+			wg.Go(func() { m.renewLease(ctx) })
+		}
+		if m.wasReady {
+			timer.Reset(lookEvery)
+		} else {
+			timer.Reset(lookStarting)
+		}
+	}
+}
+
+func (m *Manager) renewLease(ctx context.Context) {
+	controller := lease.NewController(clock.RealClock{}, m.Client, m.Name, leaseSeconds, nil, leaseRenewal, m.Name, v1.NamespaceNodeLease, m.own)
+	controller.Run(ctx)
+}
+
+// sync makes the Node object say what is.
+func (m *Manager) sync(ctx context.Context) error {
+	current := m.Object()
+	if current == nil {
+		var err error
+		if current, err = m.register(ctx); err != nil {
+			return err
+		}
+		m.Observed(current)
+	}
+	now := time.Now()
+	next := current.DeepCopy()
+	m.setMeta(next)
+	m.setStatus(ctx, next, now)
+	m.announce(current, next)
+	due := now.Sub(m.lastWrite) >= heartbeat
+	if !due && m.unchanged(current, next) {
+		m.wasReady = isReady(next)
+		return nil
+	}
+	after, err := m.patch(ctx, current, next)
+	if apierrors.IsNotFound(err) {
+		m.Observed(nil)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.lastWrite = now
+	m.wasReady = isReady(next)
+	m.Observed(after)
+	return nil
+}
+
+func (m *Manager) register(ctx context.Context) (*v1.Node, error) {
+	node, err := m.Client.CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
+	if err == nil || !apierrors.IsNotFound(err) {
+		return node, err
+	}
+	node = &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.Name, Labels: map[string]string{}}}
+	for k, v := range m.Labels {
+		node.Labels[k] = v
+	}
+	m.setMeta(node)
+	m.setStatus(ctx, node, time.Now())
+	created, err := m.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("register node %s: %w", m.Name, err)
+	}
+	m.Logger.Info("node registered", "node", m.Name, "address", m.IP)
+	return created, nil
+}
+
+// setMeta sets the labels every node has.
+func (m *Manager) setMeta(node *v1.Node) {
+	if node.Labels == nil {
+		node.Labels = map[string]string{}
+	}
+	node.Labels[v1.LabelHostname] = m.Name
+	node.Labels[v1.LabelOSStable] = runtime.GOOS
+	node.Labels[v1.LabelArchStable] = runtime.GOARCH
+	node.Labels["beta.kubernetes.io/os"] = runtime.GOOS
+	node.Labels["beta.kubernetes.io/arch"] = runtime.GOARCH
+}
+
+func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
+	s := &node.Status
+	s.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: m.IP.String()}, {Type: v1.NodeHostName, Address: m.Name}}
+	s.DaemonEndpoints.KubeletEndpoint.Port = m.Port
+	s.Capacity, s.Allocatable = m.Facts.Capacity.DeepCopy(), m.Facts.Allocatable()
+	s.NodeInfo = m.Facts.Info
+	status, err := m.Runtime.Status(ctx, false)
+	if version, versionErr := m.Runtime.Version(ctx, ""); versionErr == nil {
+		s.NodeInfo.ContainerRuntimeVersion = fmt.Sprintf("%s://%s", version.GetRuntimeName(), version.GetRuntimeVersion())
+	}
+	groups := true
+	s.Features = &v1.NodeFeatures{SupplementalGroupsPolicy: &groups}
+	s.Images = m.listImages(ctx, now)
+	for _, c := range conditions(status.GetStatus(), err, ReadPressure(m.RootDir), now) {
+		setCondition(s, c)
+	}
+}
+
+// listImages returns the largest images. Listing costs, so it is not done at
+// every look.
+func (m *Manager) listImages(ctx context.Context, now time.Time) []v1.ContainerImage {
+	if now.Sub(m.imagesAt) < heartbeat && m.images != nil {
+		return m.images
+	}
+	images, err := m.Runtime.ListImages(ctx, nil)
+	if err != nil {
+		return m.images
+	}
+	slices.SortFunc(images, func(a, b *runtimeapi.Image) int {
+		return cmp.Or(cmp.Compare(b.GetSize(), a.GetSize()), cmp.Compare(a.GetId(), b.GetId()))
+	})
+	m.images, m.imagesAt = []v1.ContainerImage{}, now
+	for _, i := range images[:min(len(images), maxImages)] {
+		names := append(slices.Clone(i.GetRepoDigests()), i.GetRepoTags()...)
+		if len(names) > 0 {
+			m.images = append(m.images, v1.ContainerImage{Names: names, SizeBytes: int64(i.GetSize())})
+		}
+	}
+	return m.images
+}
+
+func setCondition(s *v1.NodeStatus, c v1.NodeCondition) {
+	for i := range s.Conditions {
+		if s.Conditions[i].Type == c.Type {
+			if s.Conditions[i].Status == c.Status {
+				c.LastTransitionTime = s.Conditions[i].LastTransitionTime
+			}
+			s.Conditions[i] = c
+			return
+		}
+	}
+	s.Conditions = append(s.Conditions, c)
+}
+
+// unchanged compares without the times of the heartbeat.
+func (m *Manager) unchanged(a, b *v1.Node) bool {
+	strip := func(n *v1.Node) (map[string]string, v1.NodeStatus) {
+		s := *n.Status.DeepCopy()
+		for i := range s.Conditions {
+			s.Conditions[i].LastHeartbeatTime, s.Conditions[i].LastTransitionTime = metav1.Time{}, metav1.Time{}
+		}
+		return n.Labels, s
+	}
+	labelsA, statusA := strip(a)
+	labelsB, statusB := strip(b)
+	return equality.Semantic.DeepEqual(labelsA, labelsB) && equality.Semantic.DeepEqual(statusA, statusB)
+}
+
+func (m *Manager) patch(ctx context.Context, from, to *v1.Node) (*v1.Node, error) {
+	diff := func(a, b *v1.Node) ([]byte, error) {
+		before, err := json.Marshal(a)
+		if err != nil {
+			return nil, fmt.Errorf("encode node: %w", err)
+		}
+		after, err := json.Marshal(b)
+		if err != nil {
+			return nil, fmt.Errorf("encode node: %w", err)
+		}
+		return strategicpatch.CreateTwoWayMergePatch(before, after, v1.Node{})
+	}
+	if !equality.Semantic.DeepEqual(from.Labels, to.Labels) {
+		patch, err := diff(&v1.Node{ObjectMeta: metav1.ObjectMeta{Labels: from.Labels}}, &v1.Node{ObjectMeta: metav1.ObjectMeta{Labels: to.Labels}})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := m.Client.CoreV1().Nodes().Patch(ctx, m.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	patch, err := diff(&v1.Node{Status: from.Status}, &v1.Node{Status: to.Status})
+	if err != nil {
+		return nil, err
+	}
+	return m.Client.CoreV1().Nodes().Patch(ctx, m.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+}
+
+// announce tells by event what turned.
+func (m *Manager) announce(before, after *v1.Node) {
+	if old := before.Status.NodeInfo.BootID; old != "" && old != after.Status.NodeInfo.BootID {
+		m.Events.Eventf(m.Ref(), v1.EventTypeWarning, event.Rebooted, "Node %s has been rebooted, boot id: %s", m.Name, after.Status.NodeInfo.BootID)
+	}
+	names := map[v1.NodeConditionType][2]string{
+		v1.NodeMemoryPressure: {"NodeHasInsufficientMemory", "NodeHasSufficientMemory"},
+		v1.NodeDiskPressure:   {"NodeHasDiskPressure", "NodeHasNoDiskPressure"},
+		v1.NodePIDPressure:    {"NodeHasInsufficientPID", "NodeHasSufficientPID"},
+		v1.NodeReady:          {event.NodeReady, event.NodeNotReady},
+	}
+	for _, c := range after.Status.Conditions {
+		old := conditionOf(before, c.Type)
+		if pair, ours := names[c.Type]; ours && (old == nil || old.Status != c.Status) {
+			reason := pair[1]
+			if c.Status == v1.ConditionTrue {
+				reason = pair[0]
+			}
+			if old == nil && reason == event.NodeNotReady {
+				continue
+			}
+			m.Events.Eventf(m.Ref(), v1.EventTypeNormal, reason, "Node %s status is now: %s", m.Name, reason)
+		}
+	}
+}
+
+func conditionOf(node *v1.Node, t v1.NodeConditionType) *v1.NodeCondition {
+	for i := range node.Status.Conditions {
+		if node.Status.Conditions[i].Type == t {
+			return &node.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func isReady(node *v1.Node) bool {
+	c := conditionOf(node, v1.NodeReady)
+	return c != nil && c.Status == v1.ConditionTrue
+}
+
+// own makes the Node object the owner of its lease.
+func (m *Manager) own(l *coordinationv1.Lease) error {
+	node := m.Object()
+	if node == nil {
+		return fmt.Errorf("node %s is not registered", m.Name)
+	}
+	l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: m.Name, UID: node.UID}}
+	return nil
+}

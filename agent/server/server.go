@@ -1,0 +1,135 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming"
+)
+
+// Runtime is what the endpoint needs of the runtime.
+type Runtime interface {
+	streaming.Runtime
+	ContainerStatus(ctx context.Context, containerID string, verbose bool) (*runtimeapi.ContainerStatusResponse, error)
+	ListContainerStats(ctx context.Context, filter *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.ContainerStats, error)
+	ListContainers(ctx context.Context, filter *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error)
+	ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error)
+	ImageFsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoResponse, error)
+}
+
+// Pods are the pods of this node with their newest status.
+type Pods interface {
+	Pods() []*v1.Pod
+	Pod(namespace, name string) (*v1.Pod, bool)
+}
+
+// Config of a Server.
+type Config struct {
+	NodeName      string
+	Address       string
+	Certificate   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	Authenticator authenticator.Request
+	Authorizer    authorizer.Authorizer
+	// ClientCAs are told to clients as the issuers that will do.
+	ClientTLS func(*tls.Config)
+	Runtime   Runtime
+	Pods      Pods
+	RootDir   string
+	// Metrics is served at /metrics.
+	Metrics http.Handler
+	Logger  *slog.Logger
+}
+
+// Server is the endpoint.
+type Server struct{ Config }
+
+// New returns a server.
+func New(c Config) *Server { return &Server{c} }
+
+// streamIdle is how long an idle exec or port-forward stays open.
+const streamIdle = 4 * time.Hour
+
+// Run serves until ctx ends. ready is called with the address once it listens.
+func (s *Server) Run(ctx context.Context, ready func(net.Addr)) error {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.Certificate, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}
+	if s.ClientTLS != nil {
+		s.ClientTLS(config)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", s.Address, err)
+	}
+	server := &http.Server{
+		Handler: s.Handler(), TLSConfig: config, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
+		ErrorLog: log.New(debugWriter{s.Logger}, "", 0),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		// Streams have no end of their own; they end with the agent.
+		if err := server.Close(); err != nil {
+			s.Logger.Debug("close the HTTPS endpoint", "error", err)
+		}
+	})
+	ready(listener.Addr())
+	err = server.ServeTLS(listener, "", "")
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve HTTPS on %s: %w", s.Address, err)
+}
+
+// debugWriter keeps handshakes of port scanners out of the log.
+type debugWriter struct{ logger *slog.Logger }
+
+func (w debugWriter) Write(p []byte) (int, error) {
+	w.logger.Debug("https endpoint", "message", string(p))
+	return len(p), nil
+}
+
+// Handler returns the whole endpoint, authentication included.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /healthz/{check...}", healthz)
+	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /pods/{$}", s.pods)
+	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
+	mux.HandleFunc("GET /runningpods", s.runningPods)
+	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.containerLogs)
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.Handle("GET /metrics", s.Metrics)
+	for _, pattern := range []string{"/{namespace}/{pod}/{container}", "/{namespace}/{pod}/{uid}/{container}"} {
+		mux.HandleFunc("/exec"+pattern, s.exec)
+		mux.HandleFunc("/attach"+pattern, s.attach)
+		mux.HandleFunc("POST /run"+pattern, s.runCommand)
+	}
+	mux.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
+	mux.HandleFunc("/portForward/{namespace}/{pod}/{uid}", s.portForward)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return s.authorized(mux)
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len("ok")))
+	_, _ = w.Write([]byte("ok"))
+}
