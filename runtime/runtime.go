@@ -3,173 +3,259 @@ package runtime
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
+	containerd "github.com/containerd/containerd/v2/client"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
 	"github.com/skiff-run/skiff/runtime/cgroup"
+	"github.com/skiff-run/skiff/runtime/images"
+	"github.com/skiff-run/skiff/runtime/logs"
 	"github.com/skiff-run/skiff/runtime/network"
+	"github.com/skiff-run/skiff/runtime/spec"
 )
 
-var errNotYet = errors.New("not built yet")
-
 // Runtime runs pods on containerd. Its methods may be called from many goroutines.
-type Runtime struct{}
+type Runtime struct {
+	options Options
+	logger  *slog.Logger
+	client  *containerd.Client
+	cgroups *cgroup.Manager
+	network *network.Network
+	images  *images.Store
+	disk    *images.DiskUsage
+	imageFs string // where the snapshotter keeps the layers
+	pumps   logs.Pumps
+	machine spec.Machine
+	users   userCache
+	events  notifier
+	bootID  string
+
+	stop    context.CancelFunc // ends life
+	life    context.Context    // of the goroutines that belong to nobody else
+	running sync.WaitGroup
+
+	mu         sync.RWMutex // guards what follows
+	sandboxes  map[string]*sandbox
+	containers map[string]*container
+	connected  bool // the event stream stands
+}
 
 // New connects to containerd, finds the sandboxes and containers of an earlier
-// process again and begins to follow events. ctx bounds only the start.
-// When containerd does not answer, New returns an error after ctx ends.
-func New(ctx context.Context, o Options) (*Runtime, error) { return nil, errNotYet }
+// process again and begins to follow events. ctx bounds only the start: when
+// containerd does not answer, New returns an error after ctx ends.
+func New(ctx context.Context, o Options) (*Runtime, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	r := &Runtime{options: o, logger: o.Logger, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}}
+	r.life, r.stop = context.WithCancel(context.Background())
+	r.users.init()
+	r.events.init()
+	if err := r.open(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
 
-// Close stops following events and closes the output pipes. Containers run on.
-func (r *Runtime) Close() error { return nil }
+func (r *Runtime) open(ctx context.Context) error {
+	for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes("")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("runtime folder: %w", err)
+		}
+	}
+	// Commands that an earlier process ran are over for us.
+	if err := os.RemoveAll(r.execPipes("")); err != nil {
+		return fmt.Errorf("old exec pipes: %w", err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("read boot ID: %w", err)
+	}
+	r.bootID = string(boot[:max(len(boot)-1, 0)])
+	if r.cgroups, err = cgroup.New(cgroup.Options{Root: r.options.CgroupRoot, Driver: r.options.CgroupDriver, Logger: r.logger}); err != nil {
+		return err
+	}
+	if r.machine, err = spec.Inspect(r.cgroups.Unified(), r.options.SeccompProfileRoot); err != nil {
+		return fmt.Errorf("inspect machine: %w", err)
+	}
+	if floor := r.machine.OOMScoreFloor; floor != nil {
+		r.logger.Warn("CAP_SYS_RESOURCE is missing: containers' oom_score_adj cannot be lower than the floor", "floor", *floor)
+	}
+	if r.network, err = network.New(r.options.Network); err != nil {
+		return err
+	}
+	// A short back-off: a containerd that was restarted should be found at once.
+	r.client, err = containerd.New(r.options.ContainerdAddress,
+		containerd.WithDefaultNamespace(r.options.Namespace), containerd.WithDefaultRuntime(defaultHandler.Type), containerd.WithTimeout(time.Second))
+	if err != nil {
+		return fmt.Errorf("connect to containerd at %s: %w", r.options.ContainerdAddress, err)
+	}
+	if _, err := r.client.IsServing(ctx); err != nil {
+		return fmt.Errorf("containerd at %s does not answer: %w; is it running?", r.options.ContainerdAddress, err)
+	}
+	r.images = images.New(images.Options{
+		Client: r.client, Namespace: r.options.Namespace, Snapshotter: r.options.Snapshotter, ConfigDir: r.options.RegistryConfigDir, Logger: r.logger,
+	})
+	r.disk = &images.DiskUsage{Snapshots: r.client.SnapshotService(r.options.Snapshotter)}
+	r.imageFs = r.images.Root(ctx)
+	if err := r.restore(ctx); err != nil {
+		return err
+	}
+	r.running.Add(1)
+	go func() {
+		defer r.running.Done()
+		r.events.run(r.life)
+	}()
+	return r.follow(ctx)
+}
 
-// Cleanup removes every container, sandbox, mount, link and table of the runtime that o describes. No Runtime may be using them.
-func Cleanup(ctx context.Context, o Options) error { return errNotYet }
+// Close stops following events and lets go of the output pipes, in which the output waits for the next process. Containers run on.
+func (r *Runtime) Close() error {
+	r.stop()
+	r.running.Wait()
+	r.mu.RLock()
+	var pumps []*logs.Pump
+	for _, c := range r.containers {
+		c.mu.Lock()
+		if c.pump != nil {
+			pumps = append(pumps, c.pump)
+		}
+		c.mu.Unlock()
+	}
+	r.mu.RUnlock()
+	for _, p := range pumps {
+		p.Abandon()
+	}
+	r.pumps.Close()
+	if r.network != nil {
+		r.network.Close()
+	}
+	if r.cgroups != nil {
+		r.cgroups.Close()
+	}
+	if r.client != nil {
+		return r.client.Close()
+	}
+	return nil
+}
 
 // Events reports containers that were created, started, stopped or deleted.
 // An event with an empty ContainerId asks for a complete look: events may have been
 // lost because the connection to containerd broke or the reader was slow. PodSandboxStatus carries Id, Metadata and State.
-func (r *Runtime) Events() <-chan *runtimeapi.ContainerEventResponse { return nil }
+func (r *Runtime) Events() <-chan *runtimeapi.ContainerEventResponse { return r.events.out }
 
 // Cgroups manages the pods' cgroups.
-func (r *Runtime) Cgroups() *cgroup.Manager { return nil }
+func (r *Runtime) Cgroups() *cgroup.Manager { return r.cgroups }
 
 // SetPodCIDRs sets the ranges from which pods of this machine get addresses. Until then NetworkReady is false.
-func (r *Runtime) SetPodCIDRs(ctx context.Context, cidrs []netip.Prefix) error { return errNotYet }
+func (r *Runtime) SetPodCIDRs(ctx context.Context, cidrs []netip.Prefix) error {
+	ready := r.network.Ready()
+	if err := r.network.SetPodCIDRs(ctx, cidrs); err != nil || ready {
+		return err
+	}
+	return r.reconcileNetwork(ctx)
+}
 
 // SetPeers sets the other machines of the cluster, whose pods are reached by routes.
-func (r *Runtime) SetPeers(ctx context.Context, peers []network.Peer) error { return errNotYet }
+func (r *Runtime) SetPeers(ctx context.Context, peers []network.Peer) error {
+	return r.network.SetPeers(ctx, peers)
+}
 
 // Version returns containerd's version.
-func (r *Runtime) Version(ctx context.Context, apiVersion string) (*runtimeapi.VersionResponse, error) {
-	return nil, errNotYet
+func (r *Runtime) Version(ctx context.Context, _ string) (*runtimeapi.VersionResponse, error) {
+	v, err := r.client.Version(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("version of containerd: %w", err)
+	}
+	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "containerd", RuntimeVersion: v.Version, RuntimeApiVersion: "v1"}, nil
 }
 
 // Status returns the conditions RuntimeReady and NetworkReady.
-func (r *Runtime) Status(ctx context.Context, verbose bool) (*runtimeapi.StatusResponse, error) {
-	return nil, errNotYet
+func (r *Runtime) Status(_ context.Context, _ bool) (*runtimeapi.StatusResponse, error) {
+	r.mu.RLock()
+	connected := r.connected
+	r.mu.RUnlock()
+	runtime := &runtimeapi.RuntimeCondition{Type: runtimeapi.RuntimeReady, Status: connected}
+	if !connected {
+		runtime.Reason, runtime.Message = "ContainerdNotReady", fmt.Sprintf("containerd at %s does not answer", r.options.ContainerdAddress)
+	}
+	net := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: r.network.Ready()}
+	if !net.Status {
+		net.Reason, net.Message = "NetworkPluginNotReady", network.ErrNotReady.Error()
+	}
+	handlers := []*runtimeapi.RuntimeHandler{{}}
+	for name := range r.options.Handlers {
+		handlers = append(handlers, &runtimeapi.RuntimeHandler{Name: name})
+	}
+	for _, h := range handlers {
+		h.Features = &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}
+	}
+	return &runtimeapi.StatusResponse{
+		Status:          &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{runtime, net}},
+		RuntimeHandlers: handlers,
+		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}, nil
 }
 
-// RunPodSandbox makes the namespaces, network and files of a pod and returns the sandbox's ID.
-func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig, runtimeHandler string) (string, error) {
-	return "", errNotYet
+// Cleanup removes every container, sandbox, mount, link and table of the runtime that o describes, and its folders. No Runtime may be using them.
+func Cleanup(ctx context.Context, o Options) error {
+	r, err := New(ctx, o)
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	var errs []error
+	list, err := r.ListPodSandbox(ctx, nil)
+	errs = append(errs, err)
+	errs = append(errs, each(list, func(s *runtimeapi.PodSandbox) error { return r.RemovePodSandbox(ctx, s.GetId()) })...)
+	errs = append(errs, r.cgroups.RemoveAll(ctx), r.Close(), network.Cleanup(ctx, r.options.Network))
+	if errors.Join(errs...) == nil {
+		for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot()} {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// StopPodSandbox kills the containers and releases the network. It may be repeated.
-func (r *Runtime) StopPodSandbox(ctx context.Context, podSandboxID string) error { return errNotYet }
-
-// RemovePodSandbox stops the sandbox, removes its containers and everything kept about it. It may be repeated.
-func (r *Runtime) RemovePodSandbox(ctx context.Context, podSandboxID string) error { return errNotYet }
-
-// PodSandboxStatus returns the sandbox and the statuses of its containers.
-func (r *Runtime) PodSandboxStatus(ctx context.Context, podSandboxID string, verbose bool) (*runtimeapi.PodSandboxStatusResponse, error) {
-	return nil, errNotYet
+// each runs f for all items at the same time and collects the errors.
+func each[T any](items []T, f func(T) error) []error {
+	errs := make([]error, len(items))
+	var wg sync.WaitGroup
+	for i, item := range items {
+		wg.Go(func() { errs[i] = f(item) })
+	}
+	wg.Wait()
+	return errs
 }
 
-// ListPodSandbox lists the sandboxes that match the filter.
-func (r *Runtime) ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
-	return nil, errNotYet
+// Folders. What must survive a reboot lies in the state folder, pins and pipes in the run folder.
+
+func (r *Runtime) sandboxRecords() string { return filepath.Join(r.options.StateDir, "sandboxes") }
+
+func (r *Runtime) sandboxRuns() string { return filepath.Join(r.options.RunDir, "sandboxes") }
+
+func (r *Runtime) sandboxRun(id string) string { return filepath.Join(r.sandboxRuns(), id) }
+
+func (r *Runtime) pipes(containerID string) string {
+	return filepath.Join(r.options.RunDir, "io", containerID)
 }
 
-// CreateContainer makes a container in a sandbox and returns its ID.
-func (r *Runtime) CreateContainer(ctx context.Context, podSandboxID string, config *runtimeapi.ContainerConfig, sandboxConfig *runtimeapi.PodSandboxConfig) (string, error) {
-	return "", errNotYet
+func (r *Runtime) execPipes(execID string) string {
+	return filepath.Join(r.options.RunDir, "exec", execID)
 }
 
-// StartContainer starts a created container.
-func (r *Runtime) StartContainer(ctx context.Context, containerID string) error { return errNotYet }
+func (r *Runtime) initRoot() string { return filepath.Join(r.options.StateDir, "podinit") }
 
-// StopContainer sends the stop signal, and SIGKILL after timeout seconds. It returns when the container has exited.
-func (r *Runtime) StopContainer(ctx context.Context, containerID string, timeout int64) error {
-	return errNotYet
-}
+// patience bounds a step that is not given up in the middle because its caller went away.
+const patience = 2 * time.Minute
 
-// RemoveContainer removes a container, killing it when it runs. It may be repeated. The log files stay.
-func (r *Runtime) RemoveContainer(ctx context.Context, containerID string) error { return errNotYet }
-
-// ListContainers lists the containers that match the filter.
-func (r *Runtime) ListContainers(ctx context.Context, filter *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error) {
-	return nil, errNotYet
-}
-
-// ContainerStatus returns the status of a container.
-func (r *Runtime) ContainerStatus(ctx context.Context, containerID string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
-	return nil, errNotYet
-}
-
-// UpdateContainerResources changes the limits of a container.
-func (r *Runtime) UpdateContainerResources(ctx context.Context, containerID string, resources *runtimeapi.ContainerResources) error {
-	return errNotYet
-}
-
-// ReopenContainerLog opens the container's log file anew after someone moved it away. Rotation by size happens without it.
-func (r *Runtime) ReopenContainerLog(ctx context.Context, containerID string) error { return errNotYet }
-
-// ExecSync runs a command and returns its output; a k8s.io/utils/exec.CodeExitError when it exits non-zero, ErrExecTimeout when it was killed.
-func (r *Runtime) ExecSync(ctx context.Context, containerID string, cmd []string, timeout time.Duration) (stdout, stderr []byte, err error) {
-	return nil, nil, errNotYet
-}
-
-// Exec runs a command with streams, as streaming.Runtime of k8s.io/cri-streaming wants it. A non-zero exit is a k8s.io/utils/exec.CodeExitError.
-func (r *Runtime) Exec(ctx context.Context, containerID string, cmd []string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	return errNotYet
-}
-
-// Attach joins the streams of the container's own process.
-func (r *Runtime) Attach(ctx context.Context, containerID string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	return errNotYet
-}
-
-// PortForward connects stream with a TCP port inside the pod.
-func (r *Runtime) PortForward(ctx context.Context, podSandboxID string, port int32, stream io.ReadWriteCloser) error {
-	return errNotYet
-}
-
-// ContainerStats returns what a running container uses.
-func (r *Runtime) ContainerStats(ctx context.Context, containerID string) (*runtimeapi.ContainerStats, error) {
-	return nil, errNotYet
-}
-
-// ListContainerStats returns what the running containers that match the filter use.
-func (r *Runtime) ListContainerStats(ctx context.Context, filter *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.ContainerStats, error) {
-	return nil, errNotYet
-}
-
-// PodSandboxStats returns what a pod uses.
-func (r *Runtime) PodSandboxStats(ctx context.Context, podSandboxID string) (*runtimeapi.PodSandboxStats, error) {
-	return nil, errNotYet
-}
-
-// ListPodSandboxStats returns what the pods that match the filter use.
-func (r *Runtime) ListPodSandboxStats(ctx context.Context, filter *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error) {
-	return nil, errNotYet
-}
-
-// PullImage pulls an image and unpacks it, and returns its ID. Simultaneous pulls of one image are one pull.
-func (r *Runtime) PullImage(ctx context.Context, image *runtimeapi.ImageSpec, auth *runtimeapi.AuthConfig, podSandboxConfig *runtimeapi.PodSandboxConfig) (string, error) {
-	return "", errNotYet
-}
-
-// ImageStatus returns an image by name, digest or ID; Image is nil when it is not here.
-func (r *Runtime) ImageStatus(ctx context.Context, image *runtimeapi.ImageSpec, verbose bool) (*runtimeapi.ImageStatusResponse, error) {
-	return nil, errNotYet
-}
-
-// ListImages lists the images that match the filter.
-func (r *Runtime) ListImages(ctx context.Context, filter *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error) {
-	return nil, errNotYet
-}
-
-// RemoveImage removes an image with all its names. It may be repeated.
-func (r *Runtime) RemoveImage(ctx context.Context, image *runtimeapi.ImageSpec) error {
-	return errNotYet
-}
-
-// ImageFsInfo returns the use of the filesystem that holds images and containers' layers.
-func (r *Runtime) ImageFsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoResponse, error) {
-	return nil, errNotYet
+// detach gives a step its own bound: once begun it must come to an end that is known.
+func detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), patience)
 }

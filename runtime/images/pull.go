@@ -14,6 +14,7 @@ import (
 	containerdimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -87,6 +88,8 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *runtimeapi.AuthConfi
 }
 
 func (s *Store) pull(ctx context.Context, name string, auth *runtimeapi.AuthConfig) (string, error) {
+	// Parts of the client that run here look for the namespace in the context.
+	ctx = namespaces.WithNamespace(ctx, s.options.Namespace)
 	resolver := docker.NewResolver(docker.ResolverOptions{
 		Hosts: config.ConfigureHosts(ctx, config.HostOptions{
 			HostDir:     config.HostDirFromRoot(s.options.ConfigDir),

@@ -31,7 +31,9 @@ const (
 
 // Options configures a Store.
 type Options struct {
-	Client      *containerd.Client
+	Client *containerd.Client
+	// Namespace of containerd in which the images are.
+	Namespace   string
 	Snapshotter string
 	// ConfigDir is the folder of hosts.toml files.
 	ConfigDir string
