@@ -224,3 +224,13 @@ func resourceMatches(resources []string, resource, subresource string) bool {
 		return r == rbacv1.ResourceAll || r == combined || subresource != "" && r == "*/"+subresource
 	})
 }
+
+// RulesAllow says whether any of the rules allows the request.
+func RulesAllow(request authorizer.Attributes, rules []rbacv1.PolicyRule) bool {
+	for i := range rules {
+		if ruleAllows(request, &rules[i]) {
+			return true
+		}
+	}
+	return false
+}
