@@ -1,0 +1,194 @@
+// Package admission decides whether this node can take a pod that was assigned
+// to it: selectors, taints, host ports, resources and sysctls.
+//
+// It is a pure function of the pod, the node and the pods that are here; its
+// refusals carry the reasons and messages of the kubelet.
+package admission
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/skiff-run/skiff/agent/podsource"
+)
+
+// Node is what the decision needs to know of the node.
+type Node struct {
+	// Object is the Node as the API has it, nil while it is not known.
+	Object      *v1.Node
+	Allocatable v1.ResourceList
+	// UnsafeSysctls are allowed besides the safe ones; a trailing * is a pattern.
+	UnsafeSysctls []string
+}
+
+// Admit reports whether the pod may run beside the active ones.
+func Admit(pod *v1.Pod, active []*v1.Pod, node Node) (reason, message string, ok bool) {
+	for _, check := range []func() (string, string){
+		func() (string, string) { return sysctls(pod, node) },
+		func() (string, string) { return affinity(pod, node) },
+		func() (string, string) { return taints(pod, node) },
+		func() (string, string) { return ports(pod, active) },
+		func() (string, string) { return fit(pod, active, node) },
+	} {
+		if reason, message := check(); reason != "" {
+			return reason, message, false
+		}
+	}
+	return "", "", true
+}
+
+func predicate(name, why string) (string, string) {
+	return name, fmt.Sprintf("Predicate %s failed: %s", name, why)
+}
+
+func affinity(pod *v1.Pod, node Node) (string, string) {
+	if node.Object == nil {
+		return "", ""
+	}
+	if matches, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node.Object); err != nil || !matches {
+		return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+	}
+	return "", ""
+}
+
+// taints that drive pods out also keep them out; static pods do not care.
+func taints(pod *v1.Pod, node Node) (string, string) {
+	if node.Object == nil || podsource.IsStatic(pod) {
+		return "", ""
+	}
+	for i := range node.Object.Spec.Taints {
+		t := &node.Object.Spec.Taints[i]
+		if t.Effect != v1.TaintEffectNoExecute {
+			continue
+		}
+		if !slices.ContainsFunc(pod.Spec.Tolerations, func(tol v1.Toleration) bool { return tolerates(&tol, t) }) {
+			return predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+		}
+	}
+	return "", ""
+}
+
+func tolerates(toleration *v1.Toleration, taint *v1.Taint) bool {
+	if toleration.Effect != "" && toleration.Effect != taint.Effect {
+		return false
+	}
+	if toleration.Key != "" && toleration.Key != taint.Key {
+		return false
+	}
+	return toleration.Operator == v1.TolerationOpExists || ((toleration.Operator == "" || toleration.Operator == v1.TolerationOpEqual) && toleration.Key != "" && toleration.Value == taint.Value)
+}
+
+// hostPort is one port a pod takes on the node.
+type hostPort struct {
+	protocol v1.Protocol
+	address  string
+	port     int32
+}
+
+func (a hostPort) conflicts(b hostPort) bool {
+	return a.port == b.port && a.protocol == b.protocol && (a.address == b.address || a.address == "" || b.address == "")
+}
+
+func hostPorts(pod *v1.Pod) []hostPort {
+	var ports []hostPort
+	for i := range pod.Spec.Containers {
+		for _, p := range pod.Spec.Containers[i].Ports {
+			if p.HostPort <= 0 {
+				continue
+			}
+			h := hostPort{protocol: p.Protocol, address: p.HostIP, port: p.HostPort}
+			if h.protocol == "" {
+				h.protocol = v1.ProtocolTCP
+			}
+			if h.address == "0.0.0.0" || h.address == "::" {
+				h.address = ""
+			}
+			ports = append(ports, h)
+		}
+	}
+	return ports
+}
+
+func ports(pod *v1.Pod, active []*v1.Pod) (string, string) {
+	wanted := hostPorts(pod)
+	if len(wanted) == 0 {
+		return "", ""
+	}
+	for _, other := range active {
+		for _, taken := range hostPorts(other) {
+			if slices.ContainsFunc(wanted, taken.conflicts) {
+				return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+			}
+		}
+	}
+	return "", ""
+}
+
+// fit compares requests with what is left: pods first, then by name.
+func fit(pod *v1.Pod, active []*v1.Pod, node Node) (string, string) {
+	short := func(name v1.ResourceName, requested, used, capacity int64) (string, string) {
+		return "OutOf" + string(name), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity)
+	}
+	limit := node.Allocatable[v1.ResourcePods]
+	if int64(len(active))+1 > limit.Value() {
+		return short(v1.ResourcePods, 1, int64(len(active)), limit.Value())
+	}
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	used := map[v1.ResourceName]int64{}
+	for _, other := range active {
+		for name, q := range resourcehelper.PodRequests(other, resourcehelper.PodResourcesOptions{}) {
+			used[name] += amount(name, q.MilliValue(), q.Value())
+		}
+	}
+	names := make([]v1.ResourceName, 0, len(requests))
+	for name := range requests {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		q, capacity := requests[name], node.Allocatable[name]
+		requested := amount(name, q.MilliValue(), q.Value())
+		total := amount(name, capacity.MilliValue(), capacity.Value())
+		if requested > 0 && requested > total-used[name] {
+			return short(name, requested, used[name], total)
+		}
+	}
+	return "", ""
+}
+
+// amount is in milli-CPU for CPU, else in whole units.
+func amount(name v1.ResourceName, milli, whole int64) int64 {
+	if name == v1.ResourceCPU {
+		return milli
+	}
+	return whole
+}
+
+func safeSysctls() []string {
+	return []string{
+		"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+		"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout",
+		"net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+		"net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_notsent_lowat",
+	}
+}
+
+func sysctls(pod *v1.Pod, node Node) (string, string) {
+	if pod.Spec.SecurityContext == nil {
+		return "", ""
+	}
+	allowed := append(safeSysctls(), node.UnsafeSysctls...)
+	for _, s := range pod.Spec.SecurityContext.Sysctls {
+		name := strings.ReplaceAll(s.Name, "/", ".")
+		if !slices.ContainsFunc(allowed, func(pattern string) bool { ok, err := path.Match(pattern, name); return err == nil && ok }) {
+			return "SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowlisted", s.Name)
+		}
+	}
+	return "", ""
+}

@@ -1,0 +1,283 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	mount "k8s.io/mount-utils"
+
+	"github.com/skiff-run/skiff/agent/admission"
+	"github.com/skiff-run/skiff/agent/criconfig"
+	"github.com/skiff-run/skiff/agent/hook"
+	"github.com/skiff-run/skiff/agent/hostfiles"
+	"github.com/skiff-run/skiff/agent/housekeeping"
+	"github.com/skiff-run/skiff/agent/image"
+	"github.com/skiff-run/skiff/agent/node"
+	"github.com/skiff-run/skiff/agent/objects"
+	"github.com/skiff-run/skiff/agent/podsource"
+	"github.com/skiff-run/skiff/agent/podworker"
+	"github.com/skiff-run/skiff/agent/probe"
+	"github.com/skiff-run/skiff/agent/server"
+	"github.com/skiff-run/skiff/agent/statuswriter"
+	"github.com/skiff-run/skiff/agent/volume"
+	"github.com/skiff-run/skiff/internal/config"
+)
+
+// Runtime is everything the agent needs of a container runtime.
+type Runtime interface {
+	podworker.Runtime
+	image.Runtime
+	image.Store
+	server.Runtime
+	hook.Executor
+	node.Runtime
+	Events() <-chan *runtimeapi.ContainerEventResponse
+}
+
+// Host is what the agent changes on the machine besides containers.
+type Host interface {
+	podworker.Cgroups
+	housekeeping.Cgroups
+	// CgroupParent names a pod's cgroup for the runtime.
+	CgroupParent(uid types.UID, class v1.PodQOSClass) string
+	// SetupCgroups makes the tree of all pods' cgroups.
+	SetupCgroups(ctx context.Context) error
+	SetPodCIDRs(ctx context.Context, ranges []netip.Prefix) error
+	SetPeers(ctx context.Context, peers []node.Peer) error
+}
+
+// Config of an Agent.
+type Config struct {
+	Settings *config.Agent
+	NodeName string
+	NodeIP   net.IP
+	Version  string
+	Client   kubernetes.Interface
+	Runtime  Runtime
+	Host     Host
+	Logger   *slog.Logger
+	// Ready is called once, when the HTTPS endpoint listens.
+	Ready func()
+}
+
+// Agent runs the pods of one machine.
+type Agent struct {
+	Config
+	facts *node.Facts
+}
+
+// New checks the machine and makes the agent's directories.
+func New(c Config) (*Agent, error) {
+	s := c.Settings
+	for dir, mode := range map[string]os.FileMode{
+		s.RootDir: 0o750, filepath.Join(s.RootDir, "pods"): 0o750, s.PodLogsDir: 0o755, s.ContainerLogsDir: 0o755, s.StateDir: 0o700,
+	} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return nil, fmt.Errorf("make the agent's directories: %w", err)
+		}
+	}
+	facts, err := node.ReadFacts(s.RootDir, s.MaxPods, c.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{Config: c, facts: facts}, nil
+}
+
+// Run runs the agent until ctx ends. Pods run on afterwards.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.Host.SetupCgroups(ctx); err != nil {
+		return fmt.Errorf("make the cgroups of the pods: %w", err)
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: a.Client.CoreV1().Events("")})
+	events := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: a.NodeName})
+
+	group, ctx := errgroup.WithContext(ctx)
+	background := func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) }
+
+	nodes := node.NewManager(node.Config{
+		Client: a.Client, Runtime: a.Runtime, Events: events, Logger: a.Logger, Name: a.NodeName, IP: a.NodeIP,
+		Labels: a.Settings.NodeLabels, Port: int32(a.Settings.Port), RootDir: a.Settings.RootDir, Facts: a.facts,
+	})
+	services := node.NewServices(a.Client)
+	routes := newRoutes(a.Host, a.Logger, nodes.Wake)
+	peers := node.NewPeers(a.Client, a.NodeName, nodes.Observed, routes.signal)
+	routes.peers = peers
+
+	// The pool, probes and objects know each other; later ones are reached through pool.
+	var pool *podworker.Pool
+	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
+	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
+	volumes := volume.New(volume.Config{
+		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
+	})
+	writer := statuswriter.New(a.Client, a.Logger)
+	statuses := &mirrored{Writer: writer}
+	resolver, err := a.resolver()
+	if err != nil {
+		return err
+	}
+	pool = podworker.NewPool(ctx, podworker.Config{
+		Runtime: a.Runtime, Cgroups: a.Host, Volumes: volumes, Objects: followed, Images: image.NewPuller(a.Runtime, events, time.Now),
+		Probes: probes, Hooks: hook.NewRunner(a.Runtime), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
+		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
+		CRI: &criconfig.Node{
+			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), ClusterDomain: a.Settings.ClusterDomain,
+			Resolver: resolver, MemoryCapacity: a.facts.Memory, CgroupParent: a.Host.CgroupParent,
+		},
+		Admit: func(pod *v1.Pod, active []*v1.Pod) (string, string, bool) {
+			return admission.Admit(pod, active, admission.Node{Object: nodes.Object(), Allocatable: a.facts.Allocatable()})
+		},
+	})
+	api := podsource.NewAPI(a.Client, a.NodeName, pool)
+	statuses.api = api
+	static := podsource.NewStatic(a.Settings.StaticPodPath, a.NodeName, pool, a.Logger)
+	mirrors := &mirrorKeeper{api: api, pool: pool, nodes: nodes, logger: a.Logger}
+	keeper := &housekeeping.Keeper{
+		Runtime: a.Runtime, Pods: pool, Volumes: volumes, Cgroups: a.Host, PodLogsDir: a.Settings.PodLogsDir, ContainerLogsDir: a.Settings.ContainerLogsDir, Logger: a.Logger,
+	}
+
+	background(nodes.Run)
+	background(peers.Run)
+	background(services.Run)
+	background(routes.run)
+	background(writer.Run)
+	background(func(ctx context.Context) { a.followRuntime(ctx, pool) })
+	background(image.NewCollector(a.Runtime, events, nodes.Ref(), a.Logger).Run)
+	background(func(ctx context.Context) {
+		if a.Settings.StaticPodPath != "" {
+			static.Read()
+			static.Run(ctx)
+		}
+	})
+	background(api.Run)
+	background(mirrors.run)
+	background(func(ctx context.Context) {
+		// Only who has seen the pods can tell which remains belong to none.
+		select {
+		case <-api.Synced():
+			keeper.Run(ctx)
+		case <-ctx.Done():
+		}
+	})
+	group.Go(func() error { return a.serve(ctx, pool) })
+	err = group.Wait()
+	pool.Wait()
+	probes.Wait()
+	return err
+}
+
+// followRuntime wakes the workers whose containers changed. An event without
+// a pod means that some may have been lost.
+func (a *Agent) followRuntime(ctx context.Context, pool *podworker.Pool) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-a.Runtime.Events():
+			if !ok {
+				return
+			}
+			if uid := types.UID(e.GetPodSandboxStatus().GetMetadata().GetUid()); uid != "" {
+				pool.Wake(uid)
+			} else {
+				pool.WakeAll()
+			}
+		}
+	}
+}
+
+// serve runs the HTTPS endpoint.
+func (a *Agent) serve(ctx context.Context, pool *podworker.Pool) error {
+	authn, authz, clientTLS, err := server.Delegated(ctx, a.Client, a.Settings.ClientCAFile)
+	if err != nil {
+		return err
+	}
+	certificate, err := server.Certificate(a.Settings.TLSCertFile, a.Settings.TLSKeyFile)
+	if err != nil {
+		return err
+	}
+	s := server.New(server.Config{
+		NodeName: a.NodeName, Address: net.JoinHostPort("", strconv.Itoa(a.Settings.Port)), Certificate: certificate, Authenticator: authn, Authorizer: authz,
+		ClientTLS: clientTLS, Runtime: a.Runtime, Pods: pool, RootDir: a.Settings.RootDir, Metrics: metrics(pool), Logger: a.Logger,
+	})
+	return s.Run(ctx, func(address net.Addr) {
+		a.Logger.Info("agent serves", "node", a.NodeName, "address", address.String())
+		if a.Ready != nil {
+			a.Ready()
+		}
+	})
+}
+
+func metrics(pool *podworker.Pool) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_running_pods", Help: "Number of pods that run on this node."}, func() float64 {
+			running := 0
+			for _, pod := range pool.Pods() {
+				if pod.Status.Phase == v1.PodRunning {
+					running++
+				}
+			}
+			return float64(running)
+		}))
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// resolvConfs are tried in order: behind systemd-resolved's stub, which pods
+// cannot reach, stands the file with the real servers.
+func resolvConfs() []string {
+	return []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+}
+
+func (a *Agent) resolver() (*hostfiles.Resolver, error) {
+	r := &hostfiles.Resolver{ClusterDNS: a.Settings.ClusterDNS, ClusterDomain: a.Settings.ClusterDomain, Host: &runtimeapi.DNSConfig{}}
+	for _, path := range resolvConfs() {
+		f, err := os.Open(path)
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the node's name servers: %w", err)
+		}
+		parsed, err := hostfiles.ParseResolvConf(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read the node's name servers from %s: %w", path, err)
+		}
+		r.Host = parsed
+		if !onlyLoopback(parsed.GetServers()) {
+			break
+		}
+	}
+	return r, nil
+}
+
+func onlyLoopback(servers []string) bool {
+	for _, s := range servers {
+		if ip, err := netip.ParseAddr(s); err != nil || !ip.IsLoopback() {
+			return false
+		}
+	}
+	return true
+}

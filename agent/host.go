@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/skiff-run/skiff/agent/node"
+	"github.com/skiff-run/skiff/agent/resources"
+	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/runtime"
+	"github.com/skiff-run/skiff/runtime/cgroup"
+	"github.com/skiff-run/skiff/runtime/network"
+)
+
+// RuntimeOptions translates the agent's settings into the runtime's.
+func RuntimeOptions(s *config.Agent, logger *slog.Logger) (runtime.Options, error) {
+	o := runtime.Options{
+		ContainerdAddress: s.ContainerdAddress, Namespace: s.ContainerdNamespace, Snapshotter: s.Snapshotter, RegistryConfigDir: s.RegistryConfigDir,
+		StateDir: s.StateDir, RunDir: s.RunDir, CgroupRoot: s.CgroupRoot, CgroupDriver: s.CgroupDriver, Logger: logger,
+		SeccompProfileRoot: s.RootDir + "/seccomp",
+		Network:            network.Options{Bridge: s.Bridge, Logger: logger},
+	}
+	if s.ClusterCIDR != "" {
+		prefix, err := netip.ParsePrefix(s.ClusterCIDR)
+		if err != nil {
+			return o, fmt.Errorf("clusterCIDR: %w", err)
+		}
+		o.Network.ClusterCIDRs = []netip.Prefix{prefix}
+	}
+	return o, nil
+}
+
+// Containerd fits the runtime to what the agent's rooms expect: errors are
+// told apart by their gRPC code, as with any CRI runtime.
+type Containerd struct{ *runtime.Runtime }
+
+func translate(err error) error {
+	switch {
+	case errors.Is(err, runtime.ErrNotFound):
+		return status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, runtime.ErrExecTimeout):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	}
+	return err
+}
+
+// The methods below differ from the runtime's in their errors only.
+
+func (c Containerd) PodSandboxStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.PodSandboxStatusResponse, error) {
+	r, err := c.Runtime.PodSandboxStatus(ctx, id, verbose)
+	return r, translate(err)
+}
+
+func (c Containerd) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
+	r, err := c.Runtime.ContainerStatus(ctx, id, verbose)
+	return r, translate(err)
+}
+
+func (c Containerd) StopContainer(ctx context.Context, id string, timeout int64) error {
+	return translate(c.Runtime.StopContainer(ctx, id, timeout))
+}
+
+func (c Containerd) RemoveContainer(ctx context.Context, id string) error {
+	return translate(c.Runtime.RemoveContainer(ctx, id))
+}
+
+func (c Containerd) StopPodSandbox(ctx context.Context, id string) error {
+	return translate(c.Runtime.StopPodSandbox(ctx, id))
+}
+
+func (c Containerd) RemovePodSandbox(ctx context.Context, id string) error {
+	return translate(c.Runtime.RemovePodSandbox(ctx, id))
+}
+
+func (c Containerd) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, err error) {
+	stdout, stderr, err = c.Runtime.ExecSync(ctx, id, cmd, timeout)
+	return stdout, stderr, translate(err)
+}
+
+// Machine is the Host of a real machine.
+type Machine struct {
+	Runtime *runtime.Runtime
+}
+
+// CgroupParent names a pod's cgroup for the runtime.
+func (m Machine) CgroupParent(uid types.UID, class v1.PodQOSClass) string {
+	return m.Runtime.Cgroups().PodParent(string(uid), class)
+}
+
+// SetupCgroups makes the tree of all pods' cgroups.
+func (m Machine) SetupCgroups(ctx context.Context) error {
+	return m.Runtime.Cgroups().SetupRoot(ctx, cgroup.Resources{})
+}
+
+// SetPod makes the pod's cgroup with the pod's limits.
+func (m Machine) SetPod(ctx context.Context, pod *v1.Pod) error {
+	r := resources.ForPod(pod)
+	limits := cgroup.Resources{CPUShares: uint64(r.GetCpuShares()), CPUQuota: -1, CPUPeriod: uint64(r.GetCpuPeriod()), MemoryLimit: -1}
+	if r.GetCpuQuota() > 0 {
+		limits.CPUQuota = r.GetCpuQuota()
+	}
+	if r.GetMemoryLimitInBytes() > 0 {
+		limits.MemoryLimit = r.GetMemoryLimitInBytes()
+	}
+	return m.Runtime.Cgroups().SetPod(ctx, string(pod.UID), resources.QOSClass(pod), limits)
+}
+
+// RemovePod removes the pod's cgroup and what still runs in it.
+func (m Machine) RemovePod(ctx context.Context, uid types.UID) error {
+	return m.Runtime.Cgroups().RemovePod(ctx, string(uid))
+}
+
+// Pods lists the pods that have a cgroup.
+func (m Machine) Pods() ([]types.UID, error) {
+	names, err := m.Runtime.Cgroups().Pods()
+	uids := make([]types.UID, 0, len(names))
+	for _, name := range names {
+		uids = append(uids, types.UID(name))
+	}
+	return uids, err
+}
+
+// SetPodCIDRs sets the ranges this node's pods get addresses from.
+func (m Machine) SetPodCIDRs(ctx context.Context, ranges []netip.Prefix) error {
+	return m.Runtime.SetPodCIDRs(ctx, ranges)
+}
+
+// SetPeers sets the routes to the other nodes' pods.
+func (m Machine) SetPeers(ctx context.Context, peers []node.Peer) error {
+	list := make([]network.Peer, 0, len(peers))
+	for _, p := range peers {
+		if p.Address.IsValid() && len(p.PodCIDRs) > 0 {
+			list = append(list, network.Peer{Name: p.Name, Address: p.Address, PodCIDRs: p.PodCIDRs})
+		}
+	}
+	return m.Runtime.SetPeers(ctx, list)
+}

@@ -1,0 +1,173 @@
+// Command skiff-agent runs the pods of one machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+
+	"github.com/skiff-run/skiff/agent"
+	"github.com/skiff-run/skiff/agent/apiclient"
+	"github.com/skiff-run/skiff/agent/node"
+	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/runtime"
+)
+
+// containerdPatience is how long the agent waits for containerd at its start.
+const containerdPatience = 30 * time.Second
+
+func main() {
+	daemon.Run("skiff-agent", func(ctx context.Context) error { return newCommand().ExecuteContext(ctx) })
+}
+
+func newCommand() *cobra.Command {
+	configuration := config.DefaultAgent()
+	command := &cobra.Command{
+		Use:   "skiff-agent",
+		Short: "Run the pods of this machine",
+		Long: `Run the pods the API server assigned to this machine, through containerd.
+Pods keep running when the daemon stops, so it can be restarted at any time;
+"skiff-agent cleanup" ends them and removes everything the agent made.`,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: daemon.Version,
+	}
+	flags := config.AddFlags(command.PersistentFlags(), config.AgentKind, configuration)
+	command.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := flags.Complete(); err != nil {
+			return err
+		}
+		return run(cmd.Context(), configuration)
+	}
+	command.AddCommand(&cobra.Command{
+		Use:   "cleanup",
+		Short: "End every pod of this machine and remove what the agent made",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := flags.Complete(); err != nil {
+				return err
+			}
+			logger, err := daemon.NewLogger(os.Stderr, configuration.LogLevel)
+			if err != nil {
+				return err
+			}
+			return agent.Cleanup(cmd.Context(), configuration, logger)
+		},
+	})
+	return command
+}
+
+func run(ctx context.Context, c *config.Agent) error {
+	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+	if err != nil {
+		return err
+	}
+	// Libraries log through klog; what they say at verbosity 0 is worth a warning here.
+	klog.SetLogger(logr.FromSlogHandler(quiet{logger.Handler()}))
+	name, err := nodeName(c)
+	if err != nil {
+		return err
+	}
+	rest, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-agent/"+daemon.Version)
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(rest)
+	if err != nil {
+		return fmt.Errorf("client for %s: %w", rest.Host, err)
+	}
+	ip, err := nodeIP(c, rest.Host)
+	if err != nil {
+		return err
+	}
+	logger.Info("agent starts", "node", name, "address", ip, "containerd", c.ContainerdAddress)
+	options, err := agent.RuntimeOptions(c, logger)
+	if err != nil {
+		return err
+	}
+	starting, cancel := context.WithTimeout(ctx, containerdPatience)
+	defer cancel()
+	containers, err := runtime.New(starting, options)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := containers.Close(); err != nil {
+			logger.Warn("close the runtime", "error", err)
+		}
+	}()
+	a, err := agent.New(agent.Config{
+		Settings: c, NodeName: name, NodeIP: ip, Version: daemon.Version, Client: client, Logger: logger,
+		Runtime: agent.Containerd{Runtime: containers}, Host: agent.Machine{Runtime: containers},
+		Ready: func() { daemon.Ready("running the pods of " + name) },
+	})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.Run(ctx) })
+	group.Go(func() error {
+		daemon.Watchdog(ctx, logger, func(ctx context.Context) error { _, err := containers.Version(ctx, ""); return err })
+		return nil
+	})
+	err = group.Wait()
+	daemon.Stopping()
+	return err
+}
+
+func nodeName(c *config.Agent) (string, error) {
+	if c.NodeName != "" {
+		return c.NodeName, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("host name: %w; set nodeName", err)
+	}
+	return strings.ToLower(name), nil
+}
+
+func nodeIP(c *config.Agent, server string) (net.IP, error) {
+	if c.NodeIP != "" {
+		ip := net.ParseIP(c.NodeIP)
+		if ip == nil {
+			return nil, errors.New("nodeIP: must be an IP address")
+		}
+		return ip, nil
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		return nil, fmt.Errorf("address of the API server %q: %w", server, err)
+	}
+	host := u.Host
+	if u.Port() == "" {
+		host = net.JoinHostPort(u.Hostname(), "443")
+	}
+	return node.RouteAddress(host)
+}
+
+// quiet lowers the libraries' chatter by one level.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelInfo {
+		r.Level = slog.LevelDebug
+	}
+	if !q.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return q.Handler.Handle(ctx, r)
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }
