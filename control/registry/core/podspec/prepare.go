@@ -11,14 +11,15 @@ import (
 
 // PrepareForCreate makes a new pod what the cluster starts from: pending, in its first generation,
 // without what users may not set. It returns warnings for the user.
-func PrepareForCreate(pod *corev1.Pod) (warnings []string) {
+func PrepareForCreate(pod *corev1.Pod, now metav1.Time) (warnings []string) {
 	pod.Generation = 1
 	pod.Status = corev1.PodStatus{Phase: corev1.PodPending}
 	DropUnsupportedInPod(pod)
 	if len(pod.Spec.SchedulingGates) > 0 {
 		pod.Status.Conditions = []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,
-			Message: "Scheduling is blocked due to non-empty scheduling gates",
+			LastTransitionTime: now,
+			Message:            "Scheduling is blocked due to non-empty scheduling gates",
 		}}
 	}
 	mergeLabelKeys(pod)

@@ -36,8 +36,9 @@ func ValidateResize(updated, old *corev1.Pod) field.ErrorList {
 	if hasResources(old.Spec.Resources) || hasResources(updated.Spec.Resources) {
 		v.resizePod(rest, &updated.Spec, &old.Spec, path)
 	}
-	if !v.sameOrder(updated.Spec.Containers, old.Spec.Containers, "containers", path) ||
-		!v.sameOrder(updated.Spec.InitContainers, old.Spec.InitContainers, "initContainers", path) {
+	regular := v.sameOrder(updated.Spec.Containers, old.Spec.Containers, "containers", path)
+	inits := v.sameOrder(updated.Spec.InitContainers, old.Spec.InitContainers, "initContainers", path)
+	if !regular || !inits {
 		return v.list
 	}
 	v.resizeContainers(rest, &updated.Spec, &old.Spec, path)
