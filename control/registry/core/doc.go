@@ -1,0 +1,2 @@
+// Package core holds the resources of the API's core group, one file each.
+package core
