@@ -78,13 +78,15 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 		return fmt.Errorf("failed to create containerd task: %w", errgrpc.ToNative(err))
 	}
 	pump.Armed()
+	// Taken before the call: a short program has ended when it returns.
+	started := time.Now()
 	answer, err := r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: c.id})
 	if err != nil {
 		return fmt.Errorf("failed to start containerd task: %w", errgrpc.ToNative(err))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state, c.pid, c.outcome.StartedAt, c.mounts = runtimeapi.ContainerState_CONTAINER_RUNNING, answer.Pid, time.Now(), nil
+	c.state, c.pid, c.outcome.StartedAt, c.mounts = runtimeapi.ContainerState_CONTAINER_RUNNING, answer.Pid, started, nil
 	return nil
 }
 
@@ -170,15 +172,24 @@ func (r *Runtime) saveThis(ctx context.Context, c *container, o outcome) error {
 	return nil
 }
 
-// background runs f in a goroutine that Close waits for.
+// closeGrace is how long Close waits for what is under way in the background.
+const closeGrace = 5 * time.Second
+
+// background runs f in a goroutine that Close waits for. After Close it does nothing:
+// what was to be done is found again by the next process.
 func (r *Runtime) background(f func(ctx context.Context)) {
-	r.running.Add(1)
-	go func() {
-		defer r.running.Done()
-		ctx, cancel := context.WithTimeout(r.life, patience)
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.life.Err() != nil {
+		return
+	}
+	r.running.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.life), patience)
 		defer cancel()
+		stop := context.AfterFunc(r.life, func() { time.AfterFunc(closeGrace, cancel) })
+		defer stop()
 		f(ctx)
-	}()
+	})
 }
 
 // deleteTask takes a task away, killing what it runs. One that is not there is fine.

@@ -70,8 +70,17 @@ func (r *Runtime) exec(ctx context.Context, containerID string, cmd []string, in
 	if len(cmd) == 0 {
 		return fmt.Errorf("exec in container %s: no command given", c.id)
 	}
-	if tty {
+	switch {
+	case tty:
 		errs = nil // a terminal has one output
+	case in != nil || out != nil || errs != nil:
+		// Without a terminal the shim wants both outputs or none.
+		if out == nil {
+			out = io.Discard
+		}
+		if errs == nil {
+			errs = io.Discard
+		}
 	}
 	e := &execution{runtime: r, container: c.id, tty: tty}
 	if err := e.prepare(ctx, cmd, in != nil, out != nil, errs != nil); err != nil {

@@ -118,7 +118,9 @@ func (r *Runtime) open(ctx context.Context) error {
 
 // Close stops following events and lets go of the output pipes, in which the output waits for the next process. Containers run on.
 func (r *Runtime) Close() error {
+	r.mu.Lock() // no new background work is begun behind our back
 	r.stop()
+	r.mu.Unlock()
 	r.running.Wait()
 	r.mu.RLock()
 	var pumps []*logs.Pump

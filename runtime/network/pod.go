@@ -179,9 +179,13 @@ func (n *Network) detach(ctx context.Context, pod Pod) error {
 	if len(pod.HostPorts) > 0 && len(pod.Addresses) > 0 {
 		errs = append(errs, n.nft.removePorts(ctx, pod))
 	}
-	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: portName(pod.ID)}}
-	if err := n.host.LinkDel(link); err != nil && !errors.Is(err, syscall.ENODEV) && !errors.As(err, &netlink.LinkNotFoundError{}) && !strings.Contains(err.Error(), "not found") {
-		errs = append(errs, fmt.Errorf("remove link %s: %w", link.Name, err))
+	link, err := n.host.LinkByName(portName(pod.ID))
+	if err == nil {
+		err = n.host.LinkDel(link)
+	}
+	// It goes by itself when its namespace does.
+	if err != nil && !errors.Is(err, syscall.ENODEV) && !errors.As(err, &netlink.LinkNotFoundError{}) {
+		errs = append(errs, fmt.Errorf("remove link %s: %w", portName(pod.ID), err))
 	}
 	// The address is free only when nothing answers under it any more.
 	if errors.Join(errs...) == nil {

@@ -123,12 +123,12 @@ func Infra(ctx context.Context, in Input, root, program string) (*specs.Spec, er
 		withProcess([]string{program}, "/", false),
 		withUser(User{UID: 65535, GID: 65535, Groups: []uint32{65535}}),
 		withNamespaces(in),
+		withCapabilities(&runtimeapi.LinuxContainerSecurityContext{NoNewPrivs: true, Capabilities: &runtimeapi.Capability{DropCapabilities: []string{"ALL"}}}, nil),
 		withResources(&runtimeapi.LinuxContainerResources{CpuShares: 2}, in.Machine),
 		withOOMScore(-998, in.Machine.OOMScoreFloor),
 		oci.WithCgroup(in.CgroupsPath),
 		withPaths(&runtimeapi.LinuxContainerSecurityContext{}),
 		withSeccomp(&runtimeapi.LinuxContainerSecurityContext{Seccomp: &runtimeapi.SecurityProfile{}}, ""),
-		oci.WithNoNewPrivileges,
 		oci.WithAnnotations(map[string]string{shimGroup: in.SandboxID}),
 	}
 	s := &specs.Spec{}
