@@ -1,6 +1,12 @@
 package raftstore
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+)
 
 // Options say where a store lives and what bounds it. Only Dir is required.
 type Options struct {
@@ -10,4 +16,82 @@ type Options struct {
 	MemberID string
 	// Logger, slog.Default() if nil.
 	Logger *slog.Logger
+
+	// Peers connects this member to others. Without it the member is alone and
+	// opens no socket.
+	Peers PeerStream
+
+	// HistoryAge, HistoryEvents and HistoryBytes bound the events kept for
+	// watches and reads in the past. The leader compacts when any is exceeded.
+	HistoryAge    time.Duration // default 5 minutes
+	HistoryEvents int64         // default 50,000
+	HistoryBytes  int64         // default 32 MiB
+
+	// SnapshotEntries and SnapshotBytes: a snapshot is taken when so many log
+	// entries, or so many bytes and at least the size of the state, were written
+	// since the last one.
+	SnapshotEntries int64 // default 20,000
+	SnapshotBytes   int64 // default 64 MiB
+	// SegmentSize is the size of one log file.
+	SegmentSize int // default 32 MiB
+
+	// StallTimeout is how long one write of the log may take. Beyond it a
+	// member of several ends its process, so that another can lead; a lone
+	// member reports itself unhealthy and waits.
+	StallTimeout time.Duration // default 2 s
+
+	// OnFatal is told once that the store cannot go on (a log write failed, a
+	// record is damaged) and must end the process. The default logs the error
+	// and exits with code 1.
+	OnFatal func(error)
+}
+
+// PeerStream carries the connections between members: the listener accepts
+// those of others and Dial opens one. It authenticates both sides.
+type PeerStream interface {
+	net.Listener
+	Dial(address string, timeout time.Duration) (net.Conn, error)
+}
+
+// withDefaults fills in what was left out and refuses what makes no sense.
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, fmt.Errorf("Options.Dir is empty: name the directory the store shall live in")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.OnFatal == nil {
+		logger := o.Logger
+		o.OnFatal = func(err error) {
+			logger.Error("the store cannot go on", "error", err)
+			os.Exit(1)
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		value *int64
+		def   int64
+	}{
+		{"HistoryEvents", &o.HistoryEvents, 50_000},
+		{"HistoryBytes", &o.HistoryBytes, 32 << 20},
+		{"SnapshotEntries", &o.SnapshotEntries, 20_000},
+		{"SnapshotBytes", &o.SnapshotBytes, 64 << 20},
+		{"HistoryAge", (*int64)(&o.HistoryAge), int64(5 * time.Minute)},
+		{"StallTimeout", (*int64)(&o.StallTimeout), int64(2 * time.Second)},
+	} {
+		if *d.value < 0 {
+			return o, fmt.Errorf("Options.%s is negative", d.name)
+		}
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 32 << 20
+	}
+	if o.SegmentSize < 4<<10 || o.SegmentSize > 1<<30 {
+		return o, fmt.Errorf("Options.SegmentSize is %d: it must be between 4 KiB and 1 GiB", o.SegmentSize)
+	}
+	return o, nil
 }

@@ -2,22 +2,40 @@ package raftstore
 
 // Status is what a person or a metrics scraper wants to know about a member.
 type Status struct {
-	MemberID        string
-	Leader          bool
-	LeaderID        string
-	Revision        int64
-	CompactRevision int64
-	Keys            int64
-	Bytes           int64
-	HistoryEvents   int64
-	HistoryBytes    int64
+	MemberID string `json:"memberID"`
+	// Leader: this member leads. LeaderID is empty when no leader is known.
+	Leader   bool   `json:"leader"`
+	LeaderID string `json:"leaderID,omitempty"`
+	// Voters counts the voting members of the newest known configuration.
+	Voters int `json:"voters"`
+	// Term, LogIndex and AppliedIndex are raft's.
+	Term            uint64 `json:"term"`
+	LogIndex        uint64 `json:"logIndex"`
+	AppliedIndex    uint64 `json:"appliedIndex"`
+	Revision        int64  `json:"revision"`
+	CompactRevision int64  `json:"compactRevision"`
+	// Keys and Bytes are the live content, keys and values.
+	Keys  int64 `json:"keys"`
+	Bytes int64 `json:"bytes"`
+	// HistoryEvents and HistoryBytes are what watches and old reads need.
+	HistoryEvents int64 `json:"historyEvents"`
+	HistoryBytes  int64 `json:"historyBytes"`
+	// Problem says why the store cannot write, empty if it can.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Status describes the member now.
 func (s *Store) Status() Status {
 	v := s.state.View()
-	return Status{
+	_, leader := s.raft.LeaderWithID()
+	status := Status{
+		MemberID:        s.id.ID,
 		Leader:          s.IsLeader(),
+		LeaderID:        string(leader),
+		Voters:          s.voters(),
+		Term:            s.raft.CurrentTerm(),
+		LogIndex:        s.raft.LastIndex(),
+		AppliedIndex:    s.raft.AppliedIndex(),
 		Revision:        v.Revision(),
 		CompactRevision: v.CompactRevision(),
 		Keys:            v.Keys(),
@@ -25,4 +43,10 @@ func (s *Store) Status() Status {
 		HistoryEvents:   v.HistoryLen(),
 		HistoryBytes:    v.HistoryBytes(),
 	}
+	if err := s.guard.Failed(); err != nil {
+		status.Problem = err.Error()
+	} else if err := s.stalled.Load(); err != nil {
+		status.Problem = (*err).Error()
+	}
+	return status
 }

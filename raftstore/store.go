@@ -2,100 +2,283 @@ package raftstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/skiff-run/skiff/raftstore/command"
+	"github.com/skiff-run/skiff/raftstore/disk"
 	"github.com/skiff-run/skiff/raftstore/mvcc"
 )
 
 // Store is one member of the replicated store.
 type Store struct {
-	state *mvcc.State
-	mu    sync.Mutex // serializes writers
+	options    Options
+	log        *slog.Logger
+	id         identity
+	fsm        *fsm
+	state      *mvcc.State
+	raft       *raft.Raft
+	transport  mainLoopTransport
+	guard      *disk.Guard
+	wal        *disk.Log
+	snapshots  *disk.Snapshots
+	lock       *disk.Lock
+	proposer   *proposer
+	leadership *leadership
+	keeper     *keeper
+	archivist  *archivist
+	metrics    *metrics
+
+	stalled atomic.Pointer[error] // the disk hangs right now
+	ready   atomic.Bool
+
+	notify    chan bool // raft's word on leadership
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+	running   sync.WaitGroup
 }
 
-// Open opens or makes the store in o.Dir.
+// Open opens or makes the store in o.Dir. A lone member leads when Open
+// returns; one of several may still be looking for its leader, see Ready.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if o.Dir == "" {
-		return nil, fmt.Errorf("open store: Options.Dir is empty")
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := ctx.Err(); err != nil {
+	s := &Store{
+		options: o, log: o.Logger, leadership: newLeadership(), metrics: newMetrics(),
+		notify: make(chan bool, 8), closing: make(chan struct{}),
+	}
+	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", o.Dir, err)
 	}
-	return &Store{state: mvcc.New()}, nil
+	return s, nil
+}
+
+// open builds the parts in order; what was opened is closed again on an error.
+func (s *Store) open(ctx context.Context) error {
+	if err := disk.MakeDir(s.options.Dir); err != nil {
+		return err
+	}
+	var err error
+	if s.lock, err = disk.LockDir(s.options.Dir); err != nil {
+		return err
+	}
+	if err := s.openDisk(); err != nil {
+		return errors.Join(err, s.closeDisk())
+	}
+	if err := s.start(); err != nil {
+		return errors.Join(err, s.closeDisk())
+	}
+	if s.alone() {
+		if err := s.lead(ctx); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
+	return nil
+}
+
+// openDisk loads what the member knew: identity, log and state.
+func (s *Store) openDisk() error {
+	var err error
+	if s.id, err = loadIdentity(s.options.Dir, s.options.MemberID); err != nil {
+		return err
+	}
+	s.log = s.log.With("member", s.id.ID)
+	s.guard = disk.NewGuard(s.options.OnFatal, s.diskStalled, s.options.StallTimeout)
+	if s.wal, err = disk.OpenLog(filepath.Join(s.options.Dir, "log"), s.options.SegmentSize, s.guard, s.hclog("log")); err != nil {
+		return err
+	}
+	if s.snapshots, err = disk.OpenSnapshots(filepath.Join(s.options.Dir, "snapshots"), snapshotsKept); err != nil {
+		return err
+	}
+	restored, err := restoreNewest(s.snapshots, s.wal, s.log)
+	if err != nil {
+		return err
+	}
+	s.fsm = restored.fsm
+	s.state = s.fsm.state
+	s.fsm.fatal = func(err error) { _ = s.guard.Fail(err) }
+	s.archivist = newArchivist(s, restored)
+	return nil
+}
+
+// start brings raft and our goroutines to life.
+func (s *Store) start() error {
+	s.transport = newTransport(s.options.Peers, s.id.ID, s.hclog("transport"))
+	if err := bootstrap(s.wal, s.snapshots, s.id.ID, s.transport.LocalAddr()); err != nil {
+		return errors.Join(err, s.transport.Close())
+	}
+	s.keeper = newKeeper(s)
+	s.wal.Appended = s.archivist.appended
+	s.fsm.applied = s.keeper.applied
+	var err error
+	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, s.wal, s.wal.Stable(), s.snapshots, s.transport)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), s.transport.Close())
+	}
+	s.proposer = newProposer(s.closing, s.raft, s.leadership, s.metrics)
+	for _, run := range []func(){s.proposer.gather, s.proposer.resolve, s.followLeadership, s.keeper.run, s.archivist.run} {
+		s.running.Go(run)
+	}
+	return nil
+}
+
+// raftConfig is tuned for fail-over well under two seconds with margin for slow
+// disks; a lone member never waits for any of these timers.
+func (s *Store) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(s.id.ID)
+	c.HeartbeatTimeout = 500 * time.Millisecond
+	c.ElectionTimeout = 500 * time.Millisecond
+	c.LeaderLeaseTimeout = 400 * time.Millisecond
+	// An idle follower learns of a commit only by the next tick of this.
+	c.CommitTimeout = 5 * time.Millisecond
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false
+	// Snapshots and cutting the log are the archivist's work.
+	c.SnapshotThreshold = 1 << 62
+	c.SnapshotInterval = 24 * time.Hour
+	c.TrailingLogs = 1 << 62
+	c.NoSnapshotRestoreOnStart = true // done already, and checked
+	c.NoLegacyTelemetry = true
+	c.NotifyCh = s.notify
+	c.Logger = s.hclog("raft")
+	return c
+}
+
+// hclog is a logger for the libraries, which speak hclog.
+func (s *Store) hclog(part string) hclog.Logger { return newHCLog(s.log.With("part", part)) }
+
+// diskStalled hears from the watchdog: a member of several gives way, a lone
+// one has nobody to give way to.
+func (s *Store) diskStalled(err error) {
+	if err == nil {
+		s.stalled.Store(nil)
+		s.log.Info("the disk answers again")
+		return
+	}
+	s.stalled.Store(&err)
+	if s.raft != nil && !s.alone() {
+		_ = s.guard.Fail(err)
+		return
+	}
+	s.log.Warn("writes wait for the disk", "error", err)
 }
 
 // Close stops the store. It may be called more than once.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Store) close() error {
+	s.leadership.set(false)
+	if s.guard.Failed() == nil && s.raft.State() == raft.Leader && !s.alone() {
+		// So that the others need not notice the silence first.
+		if err := s.raft.LeadershipTransfer().Error(); err != nil {
+			s.log.Warn("could not hand leadership over", "error", err)
+		}
+	}
+	close(s.closing)
+	if err := s.guard.Failed(); err != nil {
+		// Raft may be held at the failed write for ever; the process must end.
+		s.raft.Shutdown()
+		return fmt.Errorf("close store: it had failed: %w", err)
+	}
+	// Our goroutines end before raft does: raft forgets to answer what is still
+	// between its own goroutines when it stops.
+	s.running.Wait()
+	err := s.raft.Shutdown().Error()
+	return errors.Join(err, s.transport.Close(), s.closeDisk())
+}
+
+func (s *Store) closeDisk() error {
+	var errs []error
+	if s.wal != nil {
+		errs = append(errs, s.wal.Close())
+	}
+	return errors.Join(append(errs, s.lock.Unlock())...)
+}
 
 // Put writes one key. It answers when the write is durable and applied here.
-func (s *Store) Put(_ context.Context, r PutRequest) (PutResult, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var expires int64
+func (s *Store) Put(ctx context.Context, r PutRequest) (PutResult, error) {
+	c := command.Command{Kind: command.Put, Key: r.Key, Value: r.Value, Expect: r.ExpectModRevision}
 	if r.TTLSeconds > 0 {
-		expires = time.Now().Unix() + r.TTLSeconds
+		c.ExpiresAt = expiresAt(time.Now(), r.TTLSeconds)
 	}
-	kv, prev, ok := s.state.Put(r.Key, r.Value, r.ExpectModRevision, expires)
-	s.state.Publish()
-	if !ok {
-		prev = nil
+	result, err := s.write(ctx, c)
+	if err != nil {
+		return PutResult{}, fmt.Errorf("put %q: %w", r.Key, err)
 	}
-	return PutResult{Succeeded: ok, KV: kv, PrevKV: prev, Revision: s.state.Revision()}, nil
+	return PutResult{Succeeded: result.Outcome == command.Done, KV: result.KV, PrevKV: result.Prev, Revision: result.Revision}, nil
+}
+
+// expiresAt is the first second by which the whole time to live has passed.
+func expiresAt(now time.Time, ttl int64) int64 {
+	return now.Add(time.Second-1).Unix() + ttl
 }
 
 // Delete removes one key. It answers when the deletion is durable and applied
 // here.
-func (s *Store) Delete(_ context.Context, r DeleteRequest) (DeleteResult, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	prev, ok := s.state.Delete(r.Key, r.ExpectModRevision)
-	s.state.Publish()
-	return DeleteResult{Succeeded: ok, PrevKV: prev, Revision: s.state.Revision()}, nil
+func (s *Store) Delete(ctx context.Context, r DeleteRequest) (DeleteResult, error) {
+	result, err := s.write(ctx, command.Command{Kind: command.Delete, Key: r.Key, Expect: r.ExpectModRevision})
+	if err != nil {
+		return DeleteResult{}, fmt.Errorf("delete %q: %w", r.Key, err)
+	}
+	if result.Outcome != command.Done {
+		return DeleteResult{PrevKV: result.KV, Revision: result.Revision}, nil
+	}
+	return DeleteResult{Succeeded: true, PrevKV: result.Prev, Revision: result.Revision}, nil
 }
 
 // Compact forgets the history up to and including rev. It consumes no
 // revision.
-func (s *Store) Compact(_ context.Context, rev int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.state.Publish()
-	return s.state.Compact(rev)
+func (s *Store) Compact(ctx context.Context, rev int64) error {
+	result, err := s.write(ctx, command.Command{Kind: command.Compact, Revision: rev})
+	if err == nil {
+		switch result.Outcome {
+		case command.Compacted:
+			err = ErrCompacted
+		case command.Future:
+			err = ErrFutureRevision
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("compact at revision %d: %w", rev, err)
+	}
+	return nil
 }
 
-// ReadIndex returns a revision which includes every write that was answered
-// anywhere before the call. It is applied here when ReadIndex returns.
-func (s *Store) ReadIndex(context.Context) (int64, error) { return s.Revision(), nil }
-
-// IsLeader reports whether this member leads and has applied everything its
-// predecessors committed.
-func (s *Store) IsLeader() bool { return true }
-
-// Subscription tells one subscriber about leadership.
-type Subscription struct {
-	// C has the newest answer to "does this member lead"; the current one is
-	// delivered at once. Intermediate answers may be skipped.
-	C <-chan bool
-	s *Store
-}
-
-// Subscribe starts a subscription of leadership.
-func (s *Store) Subscribe() *Subscription {
-	c := make(chan bool, 1)
-	c <- true
-	return &Subscription{C: c, s: s}
-}
-
-// Close ends the subscription.
-func (*Subscription) Close() {}
-
-// Ready returns nil once the local state has caught up with what was committed
-// before the start, so that reads do not travel back in time.
-func (s *Store) Ready() error { return nil }
-
-// Health returns nil if the store can answer a linearizable read now.
-func (s *Store) Health(ctx context.Context) error {
-	_, err := s.ReadIndex(ctx)
-	return err
+// write sends one command through the log, if this member leads.
+func (s *Store) write(ctx context.Context, c command.Command) (command.Result, error) {
+	if size := len(c.Key) + len(c.Value); size > MaxRequestBytes {
+		return command.Result{}, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, MaxRequestBytes)
+	}
+	if !s.IsLeader() {
+		select {
+		case <-s.closing:
+			return command.Result{}, ErrClosed
+		default:
+			return command.Result{}, ErrNotLeader
+		}
+	}
+	began := time.Now()
+	result, err := s.proposer.propose(ctx, c)
+	if err == nil {
+		s.metrics.writes.Observe(time.Since(began).Seconds())
+		if result.Outcome == command.Forgotten {
+			err = ErrOutcomeUnknown
+		}
+	}
+	return result, err
 }

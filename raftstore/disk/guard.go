@@ -20,13 +20,11 @@ type Guard struct {
 
 	mu     sync.Mutex // guards failed
 	failed error
-	park   chan struct{} // closed by Release
-	once   sync.Once
 }
 
 // NewGuard makes a guard which reports to fatal and stalled.
 func NewGuard(fatal, stalled func(error), stallAfter time.Duration) *Guard {
-	return &Guard{Fatal: fatal, Stalled: stalled, StallAfter: stallAfter, park: make(chan struct{})}
+	return &Guard{Fatal: fatal, Stalled: stalled, StallAfter: stallAfter}
 }
 
 // Failed is the error which ended the log's life, nil while it lives.
@@ -52,16 +50,12 @@ func (g *Guard) Fail(err error) error {
 }
 
 // hold is Fail for callers that cannot bear an error: raft panics when the term
-// cannot be saved or a record cannot be read. The caller's goroutine waits here
-// for the end of the process, or for Release.
+// cannot be saved or a record cannot be read, and a panic would hide the reason.
+// The caller's goroutine waits here for the end of the process, which is near.
 func (g *Guard) hold(err error) error {
 	_ = g.Fail(err)
-	<-g.park
-	return err
+	select {}
 }
-
-// Release lets goroutines go which hold keeps.
-func (g *Guard) Release() { g.once.Do(func() { close(g.park) }) }
 
 // watch runs one write under the stall watchdog. Raft's leader sends heartbeats
 // from other goroutines while its disk hangs, so without the watchdog a cluster

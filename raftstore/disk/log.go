@@ -18,9 +18,9 @@ type Log struct {
 	meta  *meta
 	mark  *mark
 	guard *Guard
-	// Appended, if set, is told the size of each durable append in bytes of
+	// Appended, if set, is told of each durable append: entries and bytes of
 	// record data.
-	Appended func(bytes int)
+	Appended func(entries, bytes int)
 }
 
 // OpenLog opens or makes the log in dir. It reads every record, so that damage
@@ -135,7 +135,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 		for _, e := range entries {
 			n += len(e.Data)
 		}
-		l.Appended(n)
+		l.Appended(len(entries), n)
 	}
 	return err
 }
