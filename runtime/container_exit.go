@@ -127,6 +127,8 @@ func exitOf(p *tasktypes.Process) exit {
 }
 
 // lost is the exit of a container whose shim is gone, after a reboot for example.
+// containerd 1.7 and later also forget a task that ended while containerd was down:
+// they take its shim for a leaked one.
 func lost() exit {
-	return exit{code: exitCodeUnknown, at: time.Now(), unknown: "the container's end was not observed: the machine was restarted or its shim was killed"}
+	return exit{code: exitCodeUnknown, at: time.Now(), unknown: "the container's end was not observed: the machine or containerd was restarted, or its shim was killed"}
 }

@@ -21,7 +21,7 @@ const probeTopic = "/skiff/probe"
 const (
 	probeEvery   = 50 * time.Millisecond
 	reconnectMin = 50 * time.Millisecond
-	reconnectMax = 2 * time.Second
+	reconnectMax = 500 * time.Millisecond
 )
 
 // follow subscribes to containerd's events, takes a complete look, and goes on in

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/skiff-run/skiff/runtime/cgroup"
@@ -92,8 +94,13 @@ func (r *Runtime) open(ctx context.Context) error {
 		return err
 	}
 	// A short back-off: a containerd that was restarted should be found at once.
+	reconnect := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+		MinConnectTimeout: time.Second,
+	}
 	r.client, err = containerd.New(r.options.ContainerdAddress,
-		containerd.WithDefaultNamespace(r.options.Namespace), containerd.WithDefaultRuntime(defaultHandler.Type), containerd.WithTimeout(time.Second))
+		containerd.WithDefaultNamespace(r.options.Namespace), containerd.WithDefaultRuntime(defaultHandler.Type),
+		containerd.WithExtraDialOpts([]grpc.DialOption{grpc.WithConnectParams(reconnect)}))
 	if err != nil {
 		return fmt.Errorf("connect to containerd at %s: %w", r.options.ContainerdAddress, err)
 	}

@@ -313,7 +313,7 @@ var scenarios = []scenario{
 		sizes := make(chan remotecommand.TerminalSize, 1)
 		sizes <- remotecommand.TerminalSize{Width: 111, Height: 33}
 		out = &buffer{}
-		h.must(h.rt.Exec(h.ctx(), id, []string{"sh", "-c", "while [ \"$(stty size)\" != '33 111' ]; do usleep 10000; done; stty size"}, nil, out, nil, true, sizes))
+		h.must(h.rt.Exec(h.ctx(), id, []string{"sh", "-c", "while [ \"$(stty size 2>/dev/null)\" != '33 111' ]; do usleep 10000; done; stty size"}, nil, out, nil, true, sizes))
 		h.expect(out.String(), "33 111")
 		if err := h.rt.Exec(h.ctx(), id, []string{"true"}, nil, nil, nil, false, nil); err != nil {
 			h.Error(err)
@@ -551,7 +551,8 @@ var scenarios = []scenario{
 		h.must(os.WriteFile(fmt.Sprintf("/proc/%s/root/tmp/go", pid), nil, 0o644))
 		testenv.Eventually(h, 10*time.Second, func() bool { return !ready(h) }, "the loss is noticed")
 		h.d.start()
-		if s := h.waitExited(id); s.GetExitCode() != 6 {
+		// containerd 1.6 tells the exit code afterwards; later ones have forgotten it.
+		if s := h.waitExited(id); s.GetExitCode() != 6 && s.GetReason() != "Unknown" {
 			h.Errorf("status: %v", s)
 		}
 		testenv.Eventually(h, 10*time.Second, func() bool { return ready(h) }, "the connection is back")
