@@ -72,9 +72,11 @@ type Config struct {
 	NodeIP   net.IP
 	Version  string
 	Client   kubernetes.Interface
-	Runtime  Runtime
-	Host     Host
-	Logger   *slog.Logger
+	// Reviews asks who may use the HTTPS endpoint; Client when nil.
+	Reviews kubernetes.Interface
+	Runtime Runtime
+	Host    Host
+	Logger  *slog.Logger
 	// Ready is called once, when the HTTPS endpoint listens.
 	Ready func()
 }
@@ -209,7 +211,11 @@ func (a *Agent) followRuntime(ctx context.Context, pool *podworker.Pool) {
 
 // serve runs the HTTPS endpoint.
 func (a *Agent) serve(ctx context.Context, pool *podworker.Pool) error {
-	authn, authz, clientTLS, err := server.Delegated(ctx, a.Client, a.Settings.ClientCAFile)
+	reviews := a.Reviews
+	if reviews == nil {
+		reviews = a.Client
+	}
+	authn, authz, clientTLS, err := server.Delegated(ctx, reviews, a.Settings.ClientCAFile)
 	if err != nil {
 		return err
 	}

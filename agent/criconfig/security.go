@@ -88,6 +88,9 @@ func (n *Node) security(in Container) (*runtimeapi.LinuxContainerSecurityContext
 	}
 	if sc.ProcMount == nil || *sc.ProcMount == v1.DefaultProcMount {
 		s.MaskedPaths, s.ReadonlyPaths = maskedPaths(), readonlyPaths()
+	} else {
+		// Empty, not nil: nothing is hidden.
+		s.MaskedPaths, s.ReadonlyPaths = []string{}, []string{}
 	}
 	if p := in.Pod.Spec.SecurityContext; p != nil {
 		s.SupplementalGroups = supplementalGroups(p)

@@ -51,7 +51,7 @@ func (p *Peers) Run(ctx context.Context) {
 			return p.client.CoreV1().Nodes().Watch(ctx, o)
 		},
 	}
-	cache.NewReflectorWithOptions(lw, &v1.Node{}, p, cache.ReflectorOptions{Name: "nodes"}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, p.client), &v1.Node{}, p, cache.ReflectorOptions{Name: "nodes"}).RunWithContext(ctx)
 }
 
 // PodCIDRs are the ranges of this node's pods.

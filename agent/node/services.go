@@ -42,7 +42,7 @@ func (s *Services) Run(ctx context.Context) {
 			return s.client.CoreV1().Services(metav1.NamespaceAll).Watch(ctx, o)
 		},
 	}
-	cache.NewReflectorWithOptions(lw, &v1.Service{}, s, cache.ReflectorOptions{Name: "services"}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, s.client), &v1.Service{}, s, cache.ReflectorOptions{Name: "services"}).RunWithContext(ctx)
 }
 
 // firstRead is how long a container waits for the services.

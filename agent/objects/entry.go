@@ -2,10 +2,12 @@ package objects
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -16,6 +18,7 @@ const firstAnswer = 10 * time.Second
 // entry is the reflector's store for one object.
 type entry struct {
 	// users is guarded by the store's mutex.
+	name    string
 	users   map[types.UID]bool
 	stop    context.CancelFunc
 	changed func()
@@ -50,14 +53,37 @@ func (e *entry) set(object any) {
 }
 
 // Add, Update, Delete, Replace and Resync make entry a cache.ReflectorStore.
-func (e *entry) Add(object any) error    { e.set(object); return nil }
-func (e *entry) Update(object any) error { e.set(object); return nil }
-func (e *entry) Delete(any) error        { e.set(nil); return nil }
-func (e *entry) Resync() error           { return nil }
+func (e *entry) Add(object any) error { return e.Update(object) }
+func (e *entry) Resync() error        { return nil }
+
+// Update takes over the object.
+func (e *entry) Update(object any) error {
+	if e.mine(object) {
+		e.set(object)
+	}
+	return nil
+}
+
+// Delete notes that the object is gone.
+func (e *entry) Delete(object any) error {
+	if e.mine(object) {
+		e.set(nil)
+	}
+	return nil
+}
+
+func (e *entry) mine(object any) bool {
+	named, ok := object.(metav1.Object)
+	return ok && named.GetName() == e.name
+}
+
+// Replace takes over a list of at most this one object.
 
 func (e *entry) Replace(list []any, _ string) error {
-	if len(list) > 0 {
-		e.set(list[0])
+	// A server that ignores the field selector must not confuse objects.
+	i := slices.IndexFunc(list, e.mine)
+	if i >= 0 {
+		e.set(list[i])
 	} else {
 		e.set(nil)
 	}

@@ -154,7 +154,7 @@ func (s *Store) notify(e *entry) {
 // follow is called with mu held.
 func (s *Store) follow(k key) *entry {
 	ctx, cancel := context.WithCancel(s.ctx)
-	e := &entry{users: map[types.UID]bool{}, synced: make(chan struct{}), stop: cancel}
+	e := &entry{name: k.name, users: map[types.UID]bool{}, synced: make(chan struct{}), stop: cancel}
 	e.changed = func() { s.notify(e) }
 	selector := fields.OneTermEqualSelector("metadata.name", k.name).String()
 	lw := &cache.ListWatch{}
@@ -181,7 +181,7 @@ func (s *Store) follow(k key) *entry {
 			return s.client.CoreV1().Secrets(k.namespace).Watch(ctx, o)
 		}
 	}
-	reflector := cache.NewReflectorWithOptions(lw, example, e, cache.ReflectorOptions{Name: fmt.Sprintf("%s %s/%s", k.kind, k.namespace, k.name)})
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, s.client), example, e, cache.ReflectorOptions{Name: fmt.Sprintf("%s %s/%s", k.kind, k.namespace, k.name)})
 	go reflector.RunWithContext(ctx)
 	return e
 }

@@ -60,7 +60,7 @@ func (a *API) Run(ctx context.Context) {
 			return a.client.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, o)
 		},
 	}
-	cache.NewReflectorWithOptions(lw, &v1.Pod{}, a, cache.ReflectorOptions{Name: "pods of " + a.node}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, a.client), &v1.Pod{}, a, cache.ReflectorOptions{Name: "pods of " + a.node}).RunWithContext(ctx)
 }
 
 // Synced is closed when the pods were read once.
@@ -73,7 +73,7 @@ func (a *API) Update(object any) error { a.one(object); return nil }
 
 func (a *API) one(object any) {
 	pod, ok := object.(*v1.Pod)
-	if !ok {
+	if !ok || pod.Spec.NodeName != a.node {
 		return
 	}
 	// Nobody on a node asks who set which field.
@@ -115,7 +115,7 @@ func (a *API) Replace(objects []any, _ string) error {
 	present := map[types.UID]bool{}
 	mirrored := map[types.UID]bool{}
 	for _, o := range objects {
-		if pod, ok := o.(*v1.Pod); ok {
+		if pod, ok := o.(*v1.Pod); ok && pod.Spec.NodeName == a.node {
 			pods = append(pods, pod)
 			present[pod.UID] = true
 			if uid, is := pod.Annotations[MirrorAnnotation]; is {
