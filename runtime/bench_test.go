@@ -22,7 +22,7 @@ func BenchmarkPod(b *testing.B) {
 				if bin != "" {
 					program = d.program("ctr")
 				}
-				out, err := exec.Command(program, "-a", d.socket(), "-n", "k8s.io", "run", "-d", "--cgroup", "/skiff-runtime-bench/"+id, testImage, id, "sleep", "1000").CombinedOutput()
+				out, err := exec.Command(program, "-a", d.socket(), "-n", "k8s.io", "run", "-d", "--cgroup", d.options(benchNumber).CgroupRoot+"/kubepods/podctr/"+id, testImage, id, "sleep", "1000").CombinedOutput()
 				if err != nil {
 					return fmt.Errorf("%w: %s", err, out)
 				}

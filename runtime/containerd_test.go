@@ -216,7 +216,7 @@ func busybox(t testing.TB) v1.Image {
 // options of a runtime whose traces are told from those of others by number.
 func (d *daemon) options(number int) runtime.Options {
 	level := slog.LevelWarn
-	if testing.Verbose() {
+	if d.t != nil && testing.Verbose() {
 		level = slog.LevelDebug
 	}
 	return runtime.Options{

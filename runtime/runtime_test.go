@@ -89,6 +89,9 @@ func (h *harness) cleanUp() {
 	if _, err := os.Stat("/sys/class/net/" + h.d.options(h.number).Network.Bridge); err == nil {
 		h.Error("the bridge is left behind")
 	}
+	if dirs, err := filepath.Glob("/sys/fs/cgroup/*" + h.d.options(h.number).CgroupRoot); err != nil || len(dirs) > 0 {
+		h.Errorf("cgroups are left behind: %v %v", dirs, err)
+	}
 }
 
 func (h *harness) must(err error) {

@@ -84,7 +84,15 @@ func mountedTree() (tree, error) {
 	}
 	for _, e := range entries {
 		dir := filepath.Join(mountPoint, e.Name())
-		if err := unix.Statfs(dir, &fs); err != nil || fs.Type != unix.CGROUP_SUPER_MAGIC {
+		if err := unix.Statfs(dir, &fs); err != nil {
+			continue
+		}
+		if fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			// The hybrid layout: without controllers, but the OCI runtime makes cgroups there too.
+			v1[hybrid] = dir
+			continue
+		}
+		if fs.Type != unix.CGROUP_SUPER_MAGIC {
 			continue
 		}
 		for name := range strings.SplitSeq(e.Name(), ",") {
@@ -238,6 +246,9 @@ func (m *Manager) RemoveAll(ctx context.Context) error {
 	}
 	for _, qos := range []corev1.PodQOSClass{corev1.PodQOSBurstable, corev1.PodQOSBestEffort, corev1.PodQOSGuaranteed} {
 		err = errors.Join(err, m.remove(ctx, m.tier(qos)))
+	}
+	if err == nil && m.root != "" && m.driver == DriverCgroupfs {
+		m.tree.removeEmpty(m.root)
 	}
 	return err
 }

@@ -23,12 +23,17 @@ type tree interface {
 	// kill ends every process in dir and below and waits until they are gone.
 	kill(ctx context.Context, dir string) error
 	remove(ctx context.Context, dir string) error
+	// removeEmpty removes dir where nothing is in it.
+	removeEmpty(dir string)
 	stats(dir string) (Stats, error)
 	oomKills(dir string) (uint64, error)
 }
 
 // treeV1 holds the mount of each controller.
 type treeV1 map[string]string
+
+// hybrid is the name under which treeV1 holds a v2 mount beside the controllers'.
+const hybrid = "(unified)"
 
 // podControllers are those in which a pod gets a directory of its own. The OCI
 // runtime makes the others, with the pod's directory above, when a container starts.
@@ -79,6 +84,12 @@ func (t treeV1) kill(ctx context.Context, dir string) error {
 
 func (t treeV1) remove(ctx context.Context, dir string) error {
 	return t.each(func(mount string) error { return removeAll(ctx, filepath.Join(mount, dir)) })
+}
+
+func (t treeV1) removeEmpty(dir string) {
+	for _, mount := range t {
+		_ = unix.Rmdir(filepath.Join(mount, dir))
+	}
 }
 
 // each calls f once per mount: several controllers may share one.
@@ -170,6 +181,8 @@ func (treeV2) kill(ctx context.Context, dir string) error {
 func (treeV2) remove(ctx context.Context, dir string) error {
 	return removeAll(ctx, filepath.Join(mountPoint, dir))
 }
+
+func (treeV2) removeEmpty(dir string) { _ = unix.Rmdir(filepath.Join(mountPoint, dir)) }
 
 // writeFile opens without O_CREAT: a cgroup file exists or the kernel lacks it.
 func writeFile(name, value string) error {
