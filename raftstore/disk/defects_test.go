@@ -3,6 +3,8 @@ package disk
 import (
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -267,4 +269,75 @@ func TestHighWaterMarkNoticesTheLibraryDroppingRecords(t *testing.T) {
 
 func segmentName(path string) string {
 	return path[len(path)-len("00000000000000000001-0000000000000000.wal"):]
+}
+
+// TestCrashBetweenSealAndMetadata: raft-wal seals a full segment before it says
+// so in its metadata, and cannot go on from between.
+func TestCrashBetweenSealAndMetadata(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := mustOpen(t, dir)
+	metadata := func() []byte {
+		content, err := os.ReadFile(filepath.Join(dir, metaName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	// Write until the first segment is full; keep the metadata from before.
+	before, last := metadata(), uint64(0)
+	for len(segmentsOf(t, dir)) == 1 {
+		last++
+		appendRecords(t, l, last, last)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segments := segmentsOf(t, dir)
+	crashed := func() string {
+		copied := copyDir(t, dir)
+		writeFile(t, filepath.Join(copied, metaName), before)
+		remove(t, copied, filepath.Base(segments[1]))
+		return copied
+	}
+
+	bareDir := crashed()
+	bare, err := wal.Open(bareDir, wal.WithCodec(codec{}), wal.WithMetaStore(&meta{}), wal.WithSegmentFiler(newSegments(bareDir)), wal.WithLogger(hclog.NewNullLogger()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lastInFile, _ := bare.LastIndex()
+	if err := bare.StoreLog(record(lastInFile + 1)); !errors.Is(err, wal.ErrSealed) {
+		t.Errorf("the bare log goes on by itself: %v", err)
+	}
+	_ = bare.Close()
+
+	ours := crashed()
+	writeFile(t, filepath.Join(ours, markName), markAt(t, lastInFile))
+	l = mustOpen(t, ours)
+	appendRecords(t, l, lastInFile+1, lastInFile+30)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := intact(mustOpen(t, ours), 1, lastInFile+30); err != nil {
+		t.Error(err)
+	}
+}
+
+// markAt is the content of a mark which stands at index.
+func markAt(t *testing.T, index uint64) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	m, err := openMark(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Raise(index), m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, markName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }

@@ -41,9 +41,7 @@ func OpenLog(dir string, segmentSize int, guard *Guard, logger hclog.Logger) (*L
 	if l.mark, err = openMark(dir, isNew); err != nil {
 		return nil, err
 	}
-	l.wal, err = wal.Open(dir, wal.WithCodec(codec{}), wal.WithMetaStore(l.meta), wal.WithSegmentFiler(newSegments(dir)),
-		wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
-	if err != nil {
+	if err := l.openWAL(segmentSize, logger); err != nil {
 		var damage *DamageError
 		if !errors.As(err, &damage) {
 			err = &DamageError{Path: dir, Detail: "the log cannot be opened", Err: err}
@@ -54,6 +52,17 @@ func OpenLog(dir string, segmentSize int, guard *Guard, logger hclog.Logger) (*L
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+func (l *Log) openWAL(segmentSize int, logger hclog.Logger) error {
+	filer := newSegments(l.dir)
+	if err := finishRotation(l.dir, l.meta, filer, segmentSize); err != nil {
+		return err
+	}
+	var err error
+	l.wal, err = wal.Open(l.dir, wal.WithCodec(codec{}), wal.WithMetaStore(l.meta), wal.WithSegmentFiler(filer),
+		wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
+	return err
 }
 
 // scan reads the whole log and compares its end with the mark.
