@@ -141,3 +141,24 @@ func lookup(indexer cache.Indexer, index, key string) ([]*corev1.Pod, error) {
 	}
 	return pods, nil
 }
+
+// SetCondition puts a condition into the pod's status, keeping the time of
+// transition if the status of that condition stays. It tells whether the pod
+// changed.
+func SetCondition(pod *corev1.Pod, condition corev1.PodCondition, now time.Time) bool {
+	condition.LastTransitionTime = metav1.Time{Time: now}
+	condition.ObservedGeneration = pod.Generation
+	old := Condition(pod, condition.Type)
+	if old == nil {
+		pod.Status.Conditions = append(pod.Status.Conditions, condition)
+		return true
+	}
+	if old.Status == condition.Status {
+		condition.LastTransitionTime = old.LastTransitionTime
+		if old.Reason == condition.Reason && old.Message == condition.Message {
+			return false
+		}
+	}
+	*old = condition
+	return true
+}
