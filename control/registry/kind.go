@@ -40,6 +40,8 @@ type Kind[T Object] struct {
 	// has a status subresource: the main resource ignores changes of the status,
 	// the subresource everything but.
 	Spec, Status func(T) any
+	// KeepStatusOnCreate lets clients create objects with a status: agents do with nodes.
+	KeepStatusOnCreate bool
 	// Generation counts changes of the spec in metadata.generation.
 	Generation bool
 

@@ -43,7 +43,7 @@ func assign(to, from any) { reflect.ValueOf(to).Elem().Set(reflect.ValueOf(from)
 
 func (s *strategy[T]) PrepareForCreate(ctx context.Context, object runtime.Object) {
 	o := object.(T)
-	if s.kind.Status != nil {
+	if s.kind.Status != nil && !s.kind.KeepStatusOnCreate {
 		reflect.ValueOf(s.kind.Status(o)).Elem().SetZero()
 	}
 	if s.kind.Generation {

@@ -13,6 +13,8 @@ type add func(*registry.Dependencies, registry.Storages) error
 func Group(deps *registry.Dependencies) (registry.Group, error) {
 	storages := registry.Storages{}
 	for _, each := range []add{
+		addNodesAndPods,
+		addPodTemplates,
 		addConfigMaps,
 	} {
 		if err := each(deps, storages); err != nil {

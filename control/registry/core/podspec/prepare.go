@@ -29,6 +29,9 @@ func PrepareForCreate(pod *corev1.Pod, now metav1.Time) (warnings []string) {
 	return warnings
 }
 
+// The functions below take what they keep from the old pod without copying it: the old pod is
+// shared with other readers. They change only what the request brought.
+
 // PrepareForUpdate keeps the status, which has its own subresource, and counts generations.
 func PrepareForUpdate(updated, old *corev1.Pod) {
 	DropUnsupportedInPod(updated)
@@ -40,7 +43,8 @@ func PrepareForUpdate(updated, old *corev1.Pod) {
 // PrepareForStatusUpdate keeps all but the status and a few labels of the metadata, and in the
 // status what reporters that do not know a field leave out.
 func PrepareForStatusUpdate(updated, old *corev1.Pod) {
-	DropUnsupportedInPod(updated)
+	DropUnsupportedInStatus(&updated.Status)
+	dropInitContainerAnnotations(updated.Annotations)
 	updated.Spec = old.Spec
 	updated.DeletionTimestamp = nil
 	updated.OwnerReferences = old.OwnerReferences

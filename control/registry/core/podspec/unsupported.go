@@ -24,11 +24,14 @@ func DropUnsupportedInTemplate(template *corev1.PodTemplateSpec) {
 	dropInitContainerAnnotations(template.Annotations)
 }
 
-// DropUnsupportedInPod does the same for a pod including its status.
+// DropUnsupportedInPod does the same for a pod's spec.
 func DropUnsupportedInPod(pod *corev1.Pod) {
 	DropUnsupported(&pod.Spec)
 	dropInitContainerAnnotations(pod.Annotations)
-	status := &pod.Status
+}
+
+// DropUnsupportedInStatus does the same for a pod's status.
+func DropUnsupportedInStatus(status *corev1.PodStatus) {
 	status.NodeAllocatableResourceClaimStatuses = nil
 	status.VolumeHealth = nil
 	for _, list := range [][]corev1.ContainerStatus{

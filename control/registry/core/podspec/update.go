@@ -197,10 +197,3 @@ func ValidateLogOptions(options *corev1.PodLogOptions) field.ErrorList {
 	}
 	return f.list
 }
-
-// ContainerNames lists a pod's containers for messages.
-func ContainerNames(spec *corev1.PodSpec) []string {
-	var names []string
-	containers(spec, nil, func(c *corev1.Container, _ *field.Path) { names = append(names, c.Name) })
-	return names
-}

@@ -43,3 +43,21 @@ func setIfZero[T comparable](field *T, value T) {
 		*field = value
 	}
 }
+
+// ContainerNames lists a pod's containers, init containers first and ephemeral ones last.
+func ContainerNames(spec *corev1.PodSpec) []string {
+	var names []string
+	containers(spec, nil, func(c *corev1.Container, _ *field.Path) { names = append(names, c.Name) })
+	return names
+}
+
+// NamesAndImages lists the names and the images of the regular containers, as tables show them.
+func NamesAndImages(spec *corev1.PodSpec) (names, images string) {
+	for i := range spec.Containers {
+		if i > 0 {
+			names, images = names+",", images+","
+		}
+		names, images = names+spec.Containers[i].Name, images+spec.Containers[i].Image
+	}
+	return names, images
+}
