@@ -113,6 +113,7 @@ func historyIsDense(s *Store) error {
 type crashModel struct {
 	acknowledged [crashWriters]int
 	revisions    int64 // the highest acknowledged
+	opens, acks  int   // over all stores, to see what the test did
 }
 
 // opened checks what a restarted child found: all that was acknowledged, per
@@ -148,6 +149,7 @@ func (m *crashModel) line(line string) error {
 	fields := strings.Fields(line)
 	switch {
 	case len(fields) > 0 && fields[0] == "open":
+		m.opens++
 		return m.opened(fields[1:])
 	case len(fields) == 4 && fields[0] == "ack":
 		writer, _ := strconv.Atoi(fields[1])
@@ -156,6 +158,7 @@ func (m *crashModel) line(line string) error {
 		if n != m.acknowledged[writer]+1 {
 			return fmt.Errorf("writer %d acknowledged %d after %d", writer, n, m.acknowledged[writer])
 		}
+		m.acks++
 		m.acknowledged[writer] = n
 		m.revisions = max(m.revisions, revision)
 		return nil
@@ -175,11 +178,12 @@ func TestKillNineLosesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	r := rand.New(rand.NewPCG(1, uint64(os.Getpid())))
 	for round := range rounds {
-		if round%50 == 49 { // a new store, killed in its first moments too
-			m = crashModel{}
+		if round > 0 && round%50 == 0 { // a new store, killed in its first moments too
+			m = crashModel{opens: m.opens, acks: m.acks}
 			dir = filepath.Join(t.TempDir(), "store")
 		}
-		if err := crashRound(dir, &m, time.Duration(r.IntN(100))*time.Millisecond); err != nil {
+		// One round in four may die while it opens, the others while they write.
+		if err := crashRound(dir, &m, round%4 == 0, time.Duration(r.IntN(60_000))*time.Microsecond); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
@@ -187,11 +191,12 @@ func TestKillNineLosesNothing(t *testing.T) {
 	if err := historyIsDense(s); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d kills, last store at revision %d", rounds, s.Revision())
+	t.Logf("%d kills, %d of them after opening; %d writes acknowledged, last store at revision %d", rounds, m.opens, m.acks, s.Revision())
 }
 
-// crashRound runs one child for a while, kills it, and takes in all it said.
-func crashRound(dir string, m *crashModel, life time.Duration) error {
+// crashRound runs one child for a while (from its start, or from when it opened
+// the store), kills it, and takes in all it said.
+func crashRound(dir string, m *crashModel, fromStart bool, life time.Duration) error {
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), crashDirVariable+"="+dir)
 	var stderr bytes.Buffer
@@ -203,8 +208,11 @@ func crashRound(dir string, m *crashModel, life time.Duration) error {
 	if err := child.Start(); err != nil {
 		return err
 	}
-	kill := time.AfterFunc(life, func() { _ = child.Process.Kill() })
+	kill := time.AfterFunc(time.Hour, func() { _ = child.Process.Kill() })
 	defer kill.Stop()
+	if fromStart {
+		kill.Reset(life)
+	}
 	lines := bufio.NewReader(out)
 	var said error
 	for said == nil {
@@ -217,6 +225,9 @@ func crashRound(dir string, m *crashModel, life time.Duration) error {
 			break
 		}
 		said = m.line(strings.TrimSpace(line))
+		if !fromStart && strings.HasPrefix(line, "open") {
+			kill.Reset(life)
+		}
 	}
 	_ = child.Process.Kill()
 	_ = child.Wait() // it was killed
