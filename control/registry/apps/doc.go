@@ -1,0 +1,3 @@
+// Package apps holds the resources of the apps API group, one file each: the
+// workloads that keep pods running.
+package apps
