@@ -66,18 +66,21 @@ type controller interface {
 // goroutines has.
 func Run(ctx context.Context, config Config) error {
 	config = config.withDefaults()
-	group, ctx := errgroup.WithContext(ctx)
-	for _, one := range all {
-		made, err := one.make(config.part(one.serviceAccount))
-		if err != nil {
+	made := make([]controller, len(all))
+	for i, one := range all {
+		var err error
+		if made[i], err = one.make(config.part(one.serviceAccount)); err != nil {
 			return fmt.Errorf("controller %s: %w", one.name, err)
 		}
-		if made == nil {
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, one := range made {
+		if one == nil {
 			continue
 		}
 		group.Go(func() error {
-			if err := made.Run(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("controller %s: %w", one.name, err)
+			if err := one.Run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("controller %s: %w", all[i].name, err)
 			}
 			return nil
 		})
