@@ -224,11 +224,11 @@ func (m *machine) exec(pod, container string, command ...string) (string, error)
 	must(m, err)
 	executor, err := remotecommand.NewSPDYExecutor(rc, "POST", target)
 	must(m, err)
-	var out bytes.Buffer
+	var out, errs bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &out})
-	return out.String(), err
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errs})
+	return out.String() + errs.String(), err
 }
 
 func TestANodeRunsAPodFromItsSpecToItsEnd(t *testing.T) {

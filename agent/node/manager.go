@@ -36,7 +36,7 @@ const (
 	heartbeat = 5 * time.Minute
 	// The lease: how long it lasts and how often it is renewed.
 	leaseSeconds = 40
-	leaseRenewal = 10 * time.Second
+	leaseRenewal = 5 * time.Second
 	// maxImages bounds the list of images in the status.
 	maxImages = 50
 )

@@ -10,6 +10,7 @@ package objects
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -117,12 +118,13 @@ func (s *Store) get(k key) (runtime.Object, error) {
 	select {
 	case <-e.synced:
 	case <-wait.Done():
-		return nil, fmt.Errorf("failed to sync %s cache: timed out waiting for the condition", k.kind[:len(k.kind)-1])
+		return nil, fmt.Errorf("failed to sync %s cache: timed out waiting for the condition", strings.TrimSuffix(string(k.kind), "s"))
 	}
 	if object := e.current(); object != nil {
 		return object, nil
 	}
-	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: string(k.kind)}, k.name)
+	// In the singular, as users know the message.
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: strings.TrimSuffix(string(k.kind), "s")}, k.name)
 }
 
 // release is called with mu held.

@@ -24,11 +24,23 @@ import (
 type adapter struct{ runtime Runtime }
 
 func (a adapter) ExecInContainer(ctx context.Context, _, _, container string, cmd []string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	// Streams that end with the connection lose what the client has not read.
+	defer closeAll(out, err)
 	return a.runtime.Exec(ctx, container, cmd, in, out, err, tty, resize)
 }
 
 func (a adapter) AttachContainer(ctx context.Context, _, _, container string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	defer closeAll(out, err)
 	return a.runtime.Attach(ctx, container, in, out, err, tty, resize)
+}
+
+func closeAll(streams ...io.WriteCloser) {
+	for _, s := range streams {
+		if s != nil {
+			// An error means the client is gone already.
+			_ = s.Close()
+		}
+	}
 }
 
 func (a adapter) PortForward(ctx context.Context, sandbox, _ string, port int32, stream io.ReadWriteCloser) error {

@@ -71,7 +71,7 @@ func selectKeys(data map[string][]byte, items []v1.KeyToPath, mode int32, option
 			if optional {
 				continue
 			}
-			return nil, fmt.Errorf("%s references non-existent %s key: %s", kind, keyWord(kind), item.Key)
+			return nil, missingKey(kind, item.Key)
 		}
 		fileMode := mode
 		if item.Mode != nil {
@@ -82,11 +82,12 @@ func selectKeys(data map[string][]byte, items []v1.KeyToPath, mode int32, option
 	return files, nil
 }
 
-func keyWord(kind string) string {
+// missingKey words the error as users know it.
+func missingKey(kind, key string) error {
 	if kind == "configmap" {
-		return "config"
+		return fmt.Errorf("configmap references non-existent config key: %s", key)
 	}
-	return kind
+	return fmt.Errorf("references non-existent secret key: %s", key)
 }
 
 // configMapData joins text and binary keys.

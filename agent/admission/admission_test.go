@@ -1,0 +1,69 @@
+package admission
+
+import (
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+func podWith(change func(*v1.Pod)) *v1.Pod {
+	p := &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c"}}}}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+func cpu(amount string) func(*v1.Pod) {
+	return func(p *v1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = v1.ResourceList{v1.ResourceCPU: resource.MustParse(amount)}
+	}
+}
+
+func port(number int32, ip string) func(*v1.Pod) {
+	return func(p *v1.Pod) { p.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: number, HostIP: ip}} }
+}
+
+func TestAdmit(t *testing.T) {
+	t.Parallel()
+	node := Node{Object: &v1.Node{}, Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("2")}, UnsafeSysctls: []string{"net.core.*"}}
+	node.Object.Labels = map[string]string{"zone": "a"}
+	node.Object.Spec.Taints = []v1.Taint{{Key: "gone", Effect: v1.TaintEffectNoExecute}, {Key: "full", Effect: v1.TaintEffectNoSchedule}}
+	tolerate := func(p *v1.Pod) { p.Spec.Tolerations = []v1.Toleration{{Key: "gone", Operator: v1.TolerationOpExists}} }
+	both := func(fs ...func(*v1.Pod)) func(*v1.Pod) {
+		return func(p *v1.Pod) {
+			tolerate(p)
+			for _, f := range fs {
+				f(p)
+			}
+		}
+	}
+	sysctl := func(name string) func(*v1.Pod) {
+		return func(p *v1.Pod) { p.Spec.SecurityContext = &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: name}}} }
+	}
+	for name, test := range map[string]struct {
+		pod             *v1.Pod
+		active          []*v1.Pod
+		reason, message string
+	}{
+		"a small pod fits":                 {pod: podWith(tolerate)},
+		"too much CPU":                     {podWith(both(cpu("1500m"))), []*v1.Pod{podWith(cpu("1"))}, "OutOfcpu", "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"},
+		"too many pods":                    {podWith(tolerate), []*v1.Pod{podWith(nil), podWith(nil)}, "OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"},
+		"another zone":                     {podWith(both(func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "b"} })), nil, "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
+		"a taint that drives out":          {podWith(nil), nil, "TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"},
+		"a taken port":                     {podWith(both(port(80, ""))), []*v1.Pod{podWith(port(80, "10.0.0.1"))}, "NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"},
+		"the same port of another address": {pod: podWith(both(port(80, "10.0.0.2"))), active: []*v1.Pod{podWith(port(80, "10.0.0.1"))}},
+		"a safe sysctl":                    {pod: podWith(both(sysctl("net.ipv4.tcp_syncookies")))},
+		"an unsafe sysctl that is allowed": {pod: podWith(both(sysctl("net/core/somaxconn")))},
+		"an unsafe sysctl":                 {podWith(both(sysctl("kernel.msgmax"))), nil, "SysctlForbidden", `forbidden sysctl: "kernel.msgmax" not allowlisted`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reason, message, ok := Admit(test.pod, test.active, node)
+			if ok != (test.reason == "") || reason != test.reason || message != test.message {
+				t.Errorf("%v %q %q", ok, reason, message)
+			}
+		})
+	}
+}
