@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -57,6 +58,9 @@ type container struct {
 	facts   facts
 
 	op sync.Mutex // held while the container is started, its exit is noted, or it is removed
+
+	// suspect says that a killed process may have been creating its task: a shim may be left.
+	suspect atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	state   runtimeapi.ContainerState

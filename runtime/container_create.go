@@ -258,19 +258,22 @@ func (r *Runtime) prepare(ctx context.Context, id string, image *images.Image) (
 	return mounts, nil
 }
 
+// lookupUser reads the image's accounts. All containers can use one mount point at
+// the same time, because each mount is private.
 func (r *Runtime) lookupUser(mounts []mount.Mount, config *runtimeapi.ContainerConfig, image *images.Image) (spec.User, error) {
-	dir, err := os.MkdirTemp(r.options.RunDir, "root-")
-	if err != nil {
+	dir := filepath.Join(r.options.RunDir, "root")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return spec.User{}, fmt.Errorf("look up user: %w", err)
 	}
-	defer os.Remove(dir)
-	if err := mount.All(mounts, dir); err != nil {
-		return spec.User{}, errors.Join(fmt.Errorf("look up user: %w", err), mount.UnmountAll(dir, 0))
-	}
-	user, err := spec.ResolveUser(dir, config.GetLinux().GetSecurityContext(), image.Config)
-	if uerr := mount.UnmountAll(dir, 0); uerr != nil {
-		return spec.User{}, fmt.Errorf("look up user: %w", uerr)
-	}
+	var user spec.User
+	err := namespace.WithPrivateMounts(func() error {
+		if err := mount.All(mounts, dir); err != nil {
+			return fmt.Errorf("look up user: %w", err)
+		}
+		var err error
+		user, err = spec.ResolveUser(dir, config.GetLinux().GetSecurityContext(), image.Config)
+		return err
+	})
 	return user, err
 }
 

@@ -130,6 +130,11 @@ func (r *Runtime) RemoveContainer(ctx context.Context, containerID string) error
 	if err := r.removeRecord(ctx, c.id); err != nil {
 		return err
 	}
+	if c.suspect.Load() {
+		if err := r.sweep(ctx); err != nil {
+			return err
+		}
+	}
 	r.closePump(c)
 	r.mu.Lock()
 	_, known := r.containers[c.id]

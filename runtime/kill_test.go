@@ -110,6 +110,9 @@ func TestKilledProcessLosesNoLineAndLeavesNothing(t *testing.T) {
 			t.Cleanup(func() {
 				_ = h.rt.Close() // it may be closed already
 				h.must(runtime.Cleanup(h.ctx(), killOptions(d, number)))
+				if n := shims(h); n > 0 {
+					t.Errorf("%d shims are left behind", n)
+				}
 			})
 			pod, config := h.runPod()
 			// A fast writer on both streams, and a slow one whose lines come in pieces.

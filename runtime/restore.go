@@ -103,6 +103,7 @@ func (r *Runtime) resync(ctx context.Context) error {
 		}
 	}
 	errs := each(r.allContainers(), func(c *container) error { return r.adopt(ctx, c, processes[c.id]) })
+	r.background(r.sweepTwice)
 	return errors.Join(append(errs, r.reconcileNetwork(ctx))...)
 }
 
@@ -121,12 +122,14 @@ func (r *Runtime) adopt(ctx context.Context, c *container, p *tasktypes.Process)
 			// Killed between the note of the exit and the end of the task.
 			r.background(func(ctx context.Context) { r.deleteTask(ctx, c.id) })
 		}
-	case p == nil:
+	case p == nil || p.GetStatus() == tasktypes.Status_UNKNOWN:
+		c.suspect.Store(state == runtimeapi.ContainerState_CONTAINER_CREATED)
 		if state == runtimeapi.ContainerState_CONTAINER_RUNNING || !started.IsZero() {
 			r.background(func(ctx context.Context) { r.noteExit(ctx, c, lost()) })
 		}
 	case p.GetStatus() == tasktypes.Status_CREATED:
 		// Killed between creating the task and starting it: begin again.
+		c.suspect.Store(true)
 		r.deleteTask(ctx, c.id)
 	default:
 		if pump == nil {

@@ -223,9 +223,9 @@ func Cleanup(ctx context.Context, o Options) error {
 	list, err := r.ListPodSandbox(ctx, nil)
 	errs = append(errs, err)
 	errs = append(errs, each(list, func(s *runtimeapi.PodSandbox) error { return r.RemovePodSandbox(ctx, s.GetId()) })...)
-	errs = append(errs, r.cgroups.RemoveAll(ctx), r.Close(), network.Cleanup(ctx, r.options.Network))
+	errs = append(errs, r.cgroups.RemoveAll(ctx), r.sweep(ctx), r.Close(), network.Cleanup(ctx, r.options.Network))
 	if errors.Join(errs...) == nil {
-		for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot()} {
+		for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot(), filepath.Join(r.options.RunDir, "root")} {
 			errs = append(errs, os.RemoveAll(dir))
 		}
 	}

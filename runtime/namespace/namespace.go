@@ -144,6 +144,20 @@ func Do(path string, kind Kind, f func() error) error {
 	})
 }
 
+// WithPrivateMounts runs f where what it mounts is seen by nobody else and goes
+// away with it, also when the process is killed.
+func WithPrivateMounts(f func() error) error {
+	return onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("make mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		return f()
+	})
+}
+
 // Pinned says whether a namespace is pinned at path. After a reboot the file may be there, but it is no pin.
 func Pinned(path string) bool {
 	var s unix.Statfs_t
