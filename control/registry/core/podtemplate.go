@@ -33,6 +33,7 @@ func podTemplateKind() registry.Kind[*corev1.PodTemplate] {
 		ValidateUpdate: func(_ context.Context, t, old *corev1.PodTemplate) field.ErrorList {
 			return podspec.ValidatePodTemplateUpdate(t, old)
 		},
+		ValidateUpdateOnly: true,
 		Warnings: func(_ context.Context, t, old *corev1.PodTemplate) []string {
 			if old != nil && t.Generation == old.Generation {
 				return nil
