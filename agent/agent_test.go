@@ -328,3 +328,41 @@ func TestANodeRunsAPodFromItsSpecToItsEnd(t *testing.T) {
 func fieldRef(path string) *v1.EnvVarSource {
 	return &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}
 }
+
+func TestABurstOfPodsBecomesReadyAndEndsWithoutRemains(t *testing.T) {
+	m := newMachine(t)
+	m.start()
+	m.ready()
+	const pods = 30
+	began := time.Now()
+	for i := range pods {
+		m.create(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%d", i)}, Spec: v1.PodSpec{
+			RestartPolicy: v1.RestartPolicyAlways,
+			Containers:    []v1.Container{{Name: "app", Image: testImage, ImagePullPolicy: v1.PullIfNotPresent, Command: []string{"sleep", "3600"}}},
+		}})
+	}
+	for i := range pods {
+		name := fmt.Sprintf("p%d", i)
+		testenv.Eventually(t, time.Minute, func() bool { return isReady(m.pod(name)) }, "pod %s is Ready", name)
+	}
+	t.Logf("%d pods from created to Ready: %s", pods, time.Since(began))
+	addresses := map[string]string{}
+	for i := range pods {
+		pod := m.pod(fmt.Sprintf("p%d", i))
+		if other, taken := addresses[pod.Status.PodIP]; taken {
+			t.Errorf("%s and %s have the same address", pod.Name, other)
+		}
+		addresses[pod.Status.PodIP] = pod.Name
+		if restarts := pod.Status.ContainerStatuses[0].RestartCount; restarts != 0 {
+			t.Errorf("%s was restarted %d times", pod.Name, restarts)
+		}
+	}
+	// Without a graceful end: the API forgets them, the agent has to notice.
+	for i := range pods {
+		must(t, m.client.CoreV1().Pods("default").Delete(context.Background(), fmt.Sprintf("p%d", i), metav1.DeleteOptions{}))
+	}
+	testenv.Eventually(t, time.Minute, func() bool {
+		left, err := os.ReadDir(filepath.Join(m.settings.RootDir, "pods"))
+		return err == nil && len(left) == 0
+	}, "nothing is left of the pods")
+}
