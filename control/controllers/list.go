@@ -38,7 +38,7 @@ var all = []entry{
 		return replicaset.New(client, p.Informers, p.Logger)
 	})},
 	{"endpointslice", "endpointslice-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
-		return endpointslice.New(client, p.Informers, p.Logger), nil
+		return endpointslice.New(client, p.Informers, p.Logger)
 	})},
 	{"endpoints", "endpoint-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		return endpoints.New(client, p.Informers, p.Logger), nil

@@ -53,7 +53,11 @@ func newWorkshop(t *testing.T) *workshop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runners := []controller{deployments, sets, endpointslice.New(client, factory, logger), endpoints.New(client, factory, logger)}
+	endpointSlices, err := endpointslice.New(client, factory, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runners := []controller{deployments, sets, endpointSlices, endpoints.New(client, factory, logger)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	pods := factory.Core().V1().Pods()
@@ -64,9 +68,7 @@ func newWorkshop(t *testing.T) *workshop {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	factory.StartWithContext(ctx)
-	// The fake's watches see only what comes after them.
-	factory.WaitForCacheSyncWithContext(ctx)
+	client.Start(ctx, factory)
 	for _, runner := range runners {
 		running.Go(func() {
 			if err := runner.Run(ctx); err != nil {
@@ -368,6 +370,10 @@ func TestServiceEndpointsFollowPods(t *testing.T) {
 			}
 		}
 		return slices, legacy
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
+	if _, err := w.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 	follow := func(want int) {
 		t.Helper()

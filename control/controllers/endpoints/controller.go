@@ -117,7 +117,7 @@ func (c *Controller) reconcile(ctx context.Context, key string) error {
 	case err != nil:
 		return fmt.Errorf("read endpoints: %w", err)
 	case c.stale(key, current):
-		return fmt.Errorf("endpoints %s: the informer is behind what was written", key)
+		return fmt.Errorf("endpoints %s: %w", key, reconcile.ErrBehind)
 	case same(current, want):
 		return nil
 	}

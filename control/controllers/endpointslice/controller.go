@@ -30,6 +30,7 @@ import (
 	"k8s.io/endpointslice/topologycache"
 	sliceutil "k8s.io/endpointslice/util"
 
+	"github.com/skiff-run/skiff/control/controllers/podstate"
 	"github.com/skiff-run/skiff/control/controllers/reconcile"
 )
 
@@ -53,6 +54,7 @@ type Controller struct {
 	client   kubernetes.Interface
 	services corelisters.ServiceLister
 	pods     corelisters.PodLister
+	byNode   cache.Indexer
 	nodes    corelisters.NodeLister
 	slices   discoverylisters.EndpointSliceLister
 	sources  []reconcile.Source
@@ -67,11 +69,15 @@ type Controller struct {
 
 // New returns a controller on the client and the informers, which the caller
 // starts.
-func New(client kubernetes.Interface, factory informers.SharedInformerFactory, logger *slog.Logger) *Controller {
+func New(client kubernetes.Interface, factory informers.SharedInformerFactory, logger *slog.Logger) (*Controller, error) {
 	core := factory.Core().V1()
+	if err := podstate.IndexByNode(core.Pods().Informer()); err != nil {
+		return nil, err
+	}
 	c := &Controller{
 		client: client, services: core.Services().Lister(), pods: core.Pods().Lister(), nodes: core.Nodes().Lister(),
 		slices: factory.Discovery().V1().EndpointSlices().Lister(), topology: topologycache.NewTopologyCache(),
+		byNode:  core.Pods().Informer().GetIndexer(),
 		tracker: sliceutil.NewEndpointSliceTracker(), triggers: sliceutil.NewTriggerTimeTracker(),
 		logger: logr.FromSlogHandler(logger.Handler()),
 	}
@@ -84,9 +90,10 @@ func New(client kubernetes.Interface, factory informers.SharedInformerFactory, l
 			DeleteFunc: func(object any) { c.podChanged(object, nil) },
 		}},
 		{Informer: core.Nodes().Informer(), Handler: reconcile.Handler(c.nodesChanged, c.nodeUpdated, c.nodesChanged)},
+		{Informer: core.Nodes().Informer(), Handler: cache.ResourceEventHandlerDetailedFuncs{AddFunc: c.nodeAppeared}},
 		{Informer: factory.Discovery().V1().EndpointSlices().Informer(), Handler: reconcile.Handler(c.sliceAdded, c.sliceUpdated, c.sliceDeleted)},
 	}
-	return c
+	return c, nil
 }
 
 // Run works until ctx ends.
@@ -136,7 +143,7 @@ func (c *Controller) reconcile(_ context.Context, key string) error {
 	}
 	existing = slices.DeleteFunc(existing, func(slice *discoveryv1.EndpointSlice) bool { return slice.DeletionTimestamp != nil })
 	if c.tracker.StaleSlices(service, existing) {
-		return fmt.Errorf("endpoint slices of service %s: the informer is behind what was written", key)
+		return fmt.Errorf("endpoint slices of service %s: %w", key, reconcile.ErrBehind)
 	}
 	trigger := c.triggers.ComputeEndpointLastChangeTriggerTime(namespace, service, pods)
 	if err := c.inner.Reconcile(c.logger, service, pods, existing, trigger); err != nil {
@@ -214,6 +221,22 @@ func (c *Controller) nodesChanged(*corev1.Node) {
 	c.topology.SetNodes(c.logger, nodes)
 	for _, service := range c.topology.GetOverloadedServices() {
 		c.queue.Add(service)
+	}
+}
+
+// nodeAppeared wakes the Services of pods that were left out because their node was
+// not known yet.
+func (c *Controller) nodeAppeared(object any, isInInitialList bool) {
+	node, ok := object.(*corev1.Node)
+	if !ok || isInInitialList {
+		return
+	}
+	pods, err := podstate.OnNode(c.byNode, node.Name)
+	if err != nil {
+		return
+	}
+	for _, pod := range pods {
+		c.podChanged(nil, pod)
 	}
 }
 

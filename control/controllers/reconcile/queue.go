@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -19,6 +20,10 @@ const (
 	firstRetry = 5 * time.Millisecond
 	lastRetry  = 5 * time.Minute
 )
+
+// ErrBehind says that what a controller reads is older than what it wrote, so that
+// it has to look again a moment later. It is expected now and then.
+var ErrBehind = errors.New("the informer is behind what was written")
 
 // Func brings the world one step closer to what the object behind key asks for.
 // It must be idempotent. A key is never worked on by two workers at once.
@@ -92,8 +97,8 @@ func (q *Queue[K]) next(ctx context.Context) bool {
 	default:
 		q.keys.AddRateLimited(key)
 		level := slog.LevelWarn
-		if apierrors.IsConflict(err) {
-			level = slog.LevelDebug // Somebody else wrote first; the informer will tell what.
+		if apierrors.IsConflict(err) || errors.Is(err, ErrBehind) {
+			level = slog.LevelDebug // Somebody else wrote first, or it was us; the informer will tell.
 		}
 		q.logger.Log(ctx, level, "reconciling failed; it will be tried again", "queue", q.name, "key", key, "error", err)
 	}

@@ -5,6 +5,7 @@
 package fakeapi
 
 import (
+	"context"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -18,17 +19,44 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
 
+// Client is a clientset on an API of its own.
+type Client struct {
+	*fake.Clientset
+	watching chan struct{}
+}
+
 // New returns a clientset on an empty API.
-func New() *fake.Clientset {
+func New() *Client {
 	// The newer constructor keeps managed fields, for which it parses the whole
 	// schema at the start of every test.
 	client := fake.NewSimpleClientset() //nolint:staticcheck // see above
 	client.PrependReactor("*", "*", clienttesting.ObjectReaction(&api{ObjectTracker: client.Tracker()}))
-	return client
+	watching := make(chan struct{}, 1000)
+	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		watcher, err := client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		watching <- struct{}{}
+		return true, watcher, err
+	})
+	return &Client{Clientset: client, watching: watching}
+}
+
+// Start starts the factory's informers and returns when they are all watching. To
+// wait for their first list would not do: what happens between that and the watch
+// is never shown by the fake.
+func (c *Client) Start(ctx context.Context, factory informers.SharedInformerFactory) {
+	factory.StartWithContext(ctx)
+	for range factory.WaitForCacheSync(ctx.Done()) {
+		select {
+		case <-c.watching:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // api is a tracker that keeps the server's part of the metadata.
@@ -104,6 +132,8 @@ func (a *api) stamp(gvr schema.GroupVersionResource, object runtime.Object, ns s
 		return apierrors.NewConflict(gvr.GroupResource(), m.GetName(), fmt.Errorf("the object has been modified"))
 	}
 	a.version++
+	m.SetUID(before.GetUID())
+	m.SetCreationTimestamp(before.GetCreationTimestamp())
 	m.SetResourceVersion(strconv.Itoa(a.version))
 	m.SetGeneration(before.GetGeneration())
 	if !equality.Semantic.DeepEqual(spec(old), spec(object)) {
