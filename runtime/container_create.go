@@ -261,7 +261,7 @@ func (r *Runtime) prepare(ctx context.Context, id string, image *images.Image) (
 // lookupUser reads the image's accounts. All containers can use one mount point at
 // the same time, because each mount is private.
 func (r *Runtime) lookupUser(mounts []mount.Mount, config *runtimeapi.ContainerConfig, image *images.Image) (spec.User, error) {
-	dir := filepath.Join(r.options.RunDir, "root")
+	dir := r.accounts()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return spec.User{}, fmt.Errorf("look up user: %w", err)
 	}

@@ -69,7 +69,7 @@ func (r *Runtime) noteExit(ctx context.Context, c *container, e exit) {
 			r.logger.Error("the exit of a container could not be recorded; containerd still knows it", "container", c.id, "error", err)
 			return
 		}
-		r.deleteTask(ctx, c.id)
+		r.deleteTask(ctx, c.sandbox, c.id)
 	}()
 	if pump != nil {
 		select {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
@@ -35,7 +36,7 @@ func (r *Runtime) StartContainer(ctx context.Context, containerID string) error 
 	ctx, cancel := detach(ctx)
 	defer cancel()
 	if err := r.start(ctx, c); err != nil {
-		r.deleteTask(ctx, c.id)
+		r.deleteTask(ctx, c.sandbox, c.id)
 		r.closePump(c)
 		now := time.Now()
 		c.end(outcome{FinishedAt: now, StartedAt: now, ExitCode: exitCodeStartError, Reason: reasonStartError, Message: err.Error()})
@@ -74,8 +75,8 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 		return err
 	}
 	request := r.taskRequest(c, mounts)
-	if _, err := r.client.TaskService().Create(ctx, request); err != nil {
-		return fmt.Errorf("failed to create containerd task: %w", errgrpc.ToNative(err))
+	if err := r.createTask(ctx, c.sandbox, request); err != nil {
+		return fmt.Errorf("failed to create containerd task: %w", err)
 	}
 	pump.Armed()
 	// Taken before the call: a short program has ended when it returns.
@@ -88,6 +89,40 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 	defer c.mu.Unlock()
 	c.state, c.pid, c.outcome.StartedAt, c.mounts = runtimeapi.ContainerState_CONTAINER_RUNNING, answer.Pid, started, nil
 	return nil
+}
+
+// createTask creates a task. The shim of the pod's last task may still be about to
+// end when its task is gone, and containerd's attempt to use it then fails without a
+// trace: that is tried again.
+func (r *Runtime) createTask(ctx context.Context, s *sandbox, request *tasks.CreateTaskRequest) error {
+	s.shim.RLock()
+	defer s.shim.RUnlock()
+	wait := 5 * time.Millisecond
+	for {
+		_, err := r.client.TaskService().Create(ctx, request)
+		if err == nil || wait > time.Second || !shimEnded(err) {
+			return errgrpc.ToNative(err)
+		}
+		r.logger.Debug("the pod's shim was about to end; creating the task again", "container", request.GetContainerID(), "error", err)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return errgrpc.ToNative(err)
+		}
+		wait *= 2
+	}
+}
+
+// shimEnded recognises, by its words because it has no code, the failure to reach a shim that has just ended.
+func shimEnded(err error) bool {
+	message := err.Error()
+	if strings.Contains(message, "ttrpc: closed") {
+		return true
+	}
+	return strings.Contains(message, "shim") && strings.Contains(message, "dial unix") &&
+		(strings.Contains(message, "no such file or directory") || strings.Contains(message, "connection refused"))
 }
 
 func (r *Runtime) taskRequest(c *container, mounts []mount.Mount) *tasks.CreateTaskRequest {
@@ -193,7 +228,12 @@ func (r *Runtime) background(f func(ctx context.Context)) {
 }
 
 // deleteTask takes a task away, killing what it runs. One that is not there is fine.
-func (r *Runtime) deleteTask(ctx context.Context, id string) {
+// s is nil when the pod sandbox is not known any more.
+func (r *Runtime) deleteTask(ctx context.Context, s *sandbox, id string) {
+	if s != nil {
+		s.shim.Lock()
+		defer s.shim.Unlock()
+	}
 	_, err := r.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
 	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return

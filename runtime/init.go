@@ -47,8 +47,8 @@ func (r *Runtime) startInit(ctx context.Context, s *sandbox) error {
 	if _, err := r.client.ContainerService().Create(ctx, record); err != nil {
 		return fmt.Errorf("init process of pod sandbox %s: %w", s.id, err)
 	}
-	if _, err := r.client.TaskService().Create(ctx, &tasks.CreateTaskRequest{ContainerID: id}); err != nil {
-		return fmt.Errorf("create init process of pod sandbox %s: %w", s.id, errgrpc.ToNative(err))
+	if err := r.createTask(ctx, s, &tasks.CreateTaskRequest{ContainerID: id}); err != nil {
+		return fmt.Errorf("create init process of pod sandbox %s: %w", s.id, err)
 	}
 	answer, err := r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id})
 	if err != nil {
@@ -61,8 +61,9 @@ func (r *Runtime) startInit(ctx context.Context, s *sandbox) error {
 }
 
 // removeInit ends the init process, and with it everything in its PID namespace. It may be repeated.
-func (r *Runtime) removeInit(ctx context.Context, id string) error {
-	r.deleteTask(ctx, id)
+func (r *Runtime) removeInit(ctx context.Context, s *sandbox) error {
+	id := s.initID()
+	r.deleteTask(ctx, s, id)
 	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove init process %s: %w", id, err)
 	}

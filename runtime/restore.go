@@ -51,7 +51,7 @@ func (r *Runtime) restore(ctx context.Context) error {
 	}
 	errs := each(orphans, func(id string) error {
 		r.logger.Info("removing a container without a pod sandbox", "container", id)
-		r.deleteTask(ctx, id)
+		r.deleteTask(ctx, nil, id)
 		return r.removeRecord(ctx, id)
 	})
 	return errors.Join(append(errs, r.removeStrayRuns())...)
@@ -120,7 +120,7 @@ func (r *Runtime) adopt(ctx context.Context, c *container, p *tasktypes.Process)
 	case state == runtimeapi.ContainerState_CONTAINER_EXITED:
 		if p != nil {
 			// Killed between the note of the exit and the end of the task.
-			r.background(func(ctx context.Context) { r.deleteTask(ctx, c.id) })
+			r.background(func(ctx context.Context) { r.deleteTask(ctx, c.sandbox, c.id) })
 		}
 	case p == nil || p.GetStatus() == tasktypes.Status_UNKNOWN:
 		c.suspect.Store(state == runtimeapi.ContainerState_CONTAINER_CREATED)
@@ -130,7 +130,7 @@ func (r *Runtime) adopt(ctx context.Context, c *container, p *tasktypes.Process)
 	case p.GetStatus() == tasktypes.Status_CREATED:
 		// Killed between creating the task and starting it: begin again.
 		c.suspect.Store(true)
-		r.deleteTask(ctx, c.id)
+		r.deleteTask(ctx, c.sandbox, c.id)
 	default:
 		if pump == nil {
 			pump, err := r.openPump(c)

@@ -213,21 +213,53 @@ func (r *Runtime) Status(_ context.Context, _ bool) (*runtimeapi.StatusResponse,
 	}, nil
 }
 
-// Cleanup removes every container, sandbox, mount, link and table of the runtime that o describes, and its folders. No Runtime may be using them.
+// Cleanup removes every container, sandbox, mount, link and table of the runtime that
+// o describes, and its folders. No Runtime may be using them. When containerd does not
+// answer, its records stay, and the error says so; the rest is removed all the same.
 func Cleanup(ctx context.Context, o Options) error {
-	r, err := New(ctx, o)
+	connect, cancel := context.WithTimeout(ctx, cleanupPatience)
+	defer cancel()
+	r, err := New(connect, o)
 	if err != nil {
-		return fmt.Errorf("clean up: %w", err)
+		return errors.Join(fmt.Errorf("clean up containers: %w", err), cleanMachine(ctx, o))
 	}
 	var errs []error
 	list, err := r.ListPodSandbox(ctx, nil)
 	errs = append(errs, err)
 	errs = append(errs, each(list, func(s *runtimeapi.PodSandbox) error { return r.RemovePodSandbox(ctx, s.GetId()) })...)
-	errs = append(errs, r.cgroups.RemoveAll(ctx), r.sweep(ctx), r.Close(), network.Cleanup(ctx, r.options.Network))
-	if errors.Join(errs...) == nil {
-		for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot(), filepath.Join(r.options.RunDir, "root")} {
-			errs = append(errs, os.RemoveAll(dir))
-		}
+	// Last the shims: what a killed process left running in the pods' cgroups has ended by then.
+	errs = append(errs, r.cgroups.RemoveAll(ctx), r.sweep(ctx), r.Close())
+	return errors.Join(append(errs, cleanMachine(ctx, o))...)
+}
+
+// cleanupPatience is how long Cleanup waits for containerd.
+const cleanupPatience = 10 * time.Second
+
+// cleanMachine removes what is not containerd's.
+func cleanMachine(ctx context.Context, o Options) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	r := &Runtime{options: o, logger: o.Logger}
+	cgroups, err := cgroup.New(cgroup.Options{Root: o.CgroupRoot, Driver: o.CgroupDriver, Logger: o.Logger})
+	errs := []error{err}
+	if err == nil {
+		errs = append(errs, cgroups.RemoveAll(ctx))
+		cgroups.Close()
+	}
+	runs, err := os.ReadDir(r.sandboxRuns())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range runs {
+		errs = append(errs, r.removeRun(e.Name()))
+	}
+	errs = append(errs, network.Cleanup(ctx, o.Network))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up machine: %w", err) // a folder may hold a mount
+	}
+	for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot(), r.accounts()} {
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }
@@ -260,6 +292,9 @@ func (r *Runtime) execPipes(execID string) string {
 }
 
 func (r *Runtime) initRoot() string { return filepath.Join(r.options.StateDir, "podinit") }
+
+// accounts is where an image is mounted, privately, to look up a user.
+func (r *Runtime) accounts() string { return filepath.Join(r.options.RunDir, "accounts") }
 
 // patience bounds a step that is not given up in the middle because its caller went away.
 const patience = 2 * time.Minute

@@ -407,6 +407,19 @@ var scenarios = []scenario{
 		// The pod can try again.
 		h.expect(h.output(pod, config, "again", "echo ok"), "ok")
 	}},
+	{"containers start right after one another, as init containers do", func(h *harness) {
+		pod, config := h.runPod()
+		for i := range 12 {
+			id := h.create(pod, config, h.containerConfig(fmt.Sprintf("c%d", i), "true"))
+			h.must(h.rt.StartContainer(h.ctx(), id))
+			if s := h.waitExited(id); s.GetReason() != "Completed" {
+				h.Fatalf("status: %v", s)
+			}
+			if i%3 == 0 {
+				h.must(h.rt.RemoveContainer(h.ctx(), id))
+			}
+		}
+	}},
 	{"stop asks, waits and kills", func(h *harness) {
 		pod, config := h.runPod()
 		polite := h.start(pod, config, h.containerConfig("polite", "trap 'echo bye; exit 0' TERM; echo up; while :; do usleep 10000; done"))

@@ -35,6 +35,11 @@ type sandbox struct {
 
 	op sync.Mutex // held while the sandbox is stopped or removed
 
+	// shim is held for writing while a task is deleted: with a pod's last task its
+	// shim ends, and a task that is created meanwhile would be given to a dying shim.
+	// Who creates a task holds it for reading.
+	shim sync.RWMutex
+
 	mu      sync.Mutex // guards what follows
 	ready   bool
 	initPID uint32 // of the process that holds a shared PID namespace

@@ -208,7 +208,7 @@ func (r *Runtime) stopSandbox(ctx context.Context, s *sandbox) error {
 func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 	var errs []error
 	if s.sharedPID() {
-		errs = append(errs, r.removeInit(ctx, s.initID()))
+		errs = append(errs, r.removeInit(ctx, s))
 	}
 	if !s.hostNetwork() {
 		errs = append(errs, r.network.Detach(ctx, s.pod()))
