@@ -83,23 +83,27 @@ func (k *keeper) run() {
 // tidy does what is due and returns when to look again, 0 for not until
 // something happens.
 func (k *keeper) tidy(ctx context.Context, now time.Time) time.Duration {
-	v := k.store.state.View()
 	if !k.store.IsLeader() {
 		k.ages = nil
 		k.alarm.Store(0)
 		return 0 // leadership wakes the keeper
 	}
-	wait := k.expire(ctx, v, now)
+	wait := k.expire(ctx, now)
+	v := k.store.state.View()
 	if w := k.compact(ctx, v, now); w > 0 && (wait == 0 || w < wait) {
 		wait = w
+	}
+	// What was applied while this ran was measured against the old alarm.
+	if latest := k.store.state.View(); latest.NextExpiry() != k.alarm.Load() || k.asleep.Load() && latest.Revision() != v.Revision() {
+		k.wake()
 	}
 	return wait
 }
 
 // expire deletes keys whose time has come.
-func (k *keeper) expire(ctx context.Context, v *mvcc.View, now time.Time) time.Duration {
+func (k *keeper) expire(ctx context.Context, now time.Time) time.Duration {
 	for {
-		next := v.NextExpiry()
+		next := k.store.state.View().NextExpiry()
 		k.alarm.Store(next)
 		if next == 0 {
 			return 0
@@ -112,7 +116,6 @@ func (k *keeper) expire(ctx context.Context, v *mvcc.View, now time.Time) time.D
 			k.store.log.Debug("could not expire keys", "error", err)
 			return time.Second
 		}
-		v = k.store.state.View()
 	}
 }
 

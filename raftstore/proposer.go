@@ -18,8 +18,9 @@ const (
 	maxBatchBytes    = 512 << 10
 	// maxInFlight is how many entries may be on their way. While they are, the
 	// commands that arrive gather for the next one: that is the group commit.
-	// Two keep the disk busy while the first is applied and answered.
-	maxInFlight = 2
+	// A second one would halve the batches: with 64 writers one in flight is
+	// measured to be twice as fast as two.
+	maxInFlight = 1
 	queueLength = 1024
 	// repeatFor is how long a batch of unknown fate waits to be repeated.
 	repeatFor = 5 * time.Second

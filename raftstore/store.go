@@ -134,13 +134,17 @@ func (s *Store) start() error {
 }
 
 // raftConfig is tuned for fail-over well under two seconds with margin for slow
-// disks; a lone member never waits for any of these timers.
+// disks. Without peers nobody can fail over: raft's timers then only wake an
+// idle process, so they are slow.
 func (s *Store) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.id.ID)
 	c.HeartbeatTimeout = 500 * time.Millisecond
-	c.ElectionTimeout = 500 * time.Millisecond
 	c.LeaderLeaseTimeout = 400 * time.Millisecond
+	if s.options.Peers == nil {
+		c.HeartbeatTimeout, c.LeaderLeaseTimeout = 10*time.Second, 10*time.Second
+	}
+	c.ElectionTimeout = c.HeartbeatTimeout
 	// An idle follower learns of a commit only by the next tick of this.
 	c.CommitTimeout = 5 * time.Millisecond
 	c.BatchApplyCh = true

@@ -15,7 +15,7 @@ import (
 
 // quiet logs only what a test should not cause.
 func quiet() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError + 1}))
 }
 
 // openStore opens a store that is closed with the test.

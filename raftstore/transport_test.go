@@ -92,3 +92,17 @@ func TestTransportKeepsPreVote(t *testing.T) {
 		t.Error("raft would disable pre-vote")
 	}
 }
+
+func TestLoneMemberOverAStream(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, Options{Peers: newPipeStream()})
+	if r := mustPut(t, s, "/r/a/k", "v", 0); !r.Succeeded {
+		t.Errorf("put: %+v", r)
+	}
+	if _, err := s.ReadIndex(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
