@@ -16,8 +16,12 @@ func IsStatic(pod *v1.Pod) bool { return pod.Annotations[SourceAnnotation] == "f
 // EnsureMirror makes the API's image of a static pod, and replaces one that
 // mirrors an older manifest. node owns the mirror.
 func (a *API) EnsureMirror(ctx context.Context, static *v1.Pod, node types.UID) error {
-	if existing, ok := a.Mirror(static.UID); ok && existing.DeletionTimestamp == nil {
-		return nil
+	if existing, ok := a.Mirror(static.UID); ok {
+		if existing.DeletionTimestamp == nil {
+			return nil
+		}
+		// Somebody deleted the mirror; the pod itself stays, and gets a new one.
+		return a.deleteMirror(ctx, existing)
 	}
 	mirror := static.DeepCopy()
 	mirror.UID, mirror.ResourceVersion, mirror.Status = "", "", v1.PodStatus{}

@@ -37,12 +37,12 @@ func ComputeQOSClass(spec *v1.PodSpec) v1.PodQOSClass {
 }
 
 func classOf(all []v1.ResourceRequirements) v1.PodQOSClass {
-	guaranteed, any := true, false
+	guaranteed, asked := true, false
 	for _, r := range all {
 		for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
 			limit, request := r.Limits[name], r.Requests[name]
 			if !limit.IsZero() || !request.IsZero() {
-				any = true
+				asked = true
 			}
 			// A missing request is defaulted to the limit by the API server.
 			if limit.IsZero() || (!request.IsZero() && request.Cmp(limit) != 0) {
@@ -51,7 +51,7 @@ func classOf(all []v1.ResourceRequirements) v1.PodQOSClass {
 		}
 	}
 	switch {
-	case !any:
+	case !asked:
 		return v1.PodQOSBestEffort
 	case guaranteed:
 		return v1.PodQOSGuaranteed

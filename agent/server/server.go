@@ -43,7 +43,7 @@ type Config struct {
 	Certificate   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Authenticator authenticator.Request
 	Authorizer    authorizer.Authorizer
-	// ClientCAs are told to clients as the issuers that will do.
+	// ClientTLS adds the CA of clients to the TLS configuration, may be nil.
 	ClientTLS func(*tls.Config)
 	Runtime   Runtime
 	Pods      Pods
