@@ -66,10 +66,15 @@ func oldSetSizes(d *appsv1.Deployment, newSet *appsv1.ReplicaSet, oldSets []*app
 	if len(olds) == 0 || unhealthy <= 0 {
 		return nil
 	}
+	if slices.ContainsFunc(olds, func(set *appsv1.ReplicaSet) bool { return available(set) > wanted(set) }) {
+		// A set that was just made smaller has not yet told how many are left. To
+		// believe its figure would be to take the same replicas twice.
+		return nil
+	}
 	slices.SortFunc(olds, byAge)
 	sizes := make([]int32, len(olds))
 	for i, set := range olds {
-		cut := min(unhealthy, max(wanted(set)-available(set), 0))
+		cut := min(unhealthy, wanted(set)-available(set))
 		sizes[i] = wanted(set) - cut
 		unhealthy -= cut
 	}
