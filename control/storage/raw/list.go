@@ -1,0 +1,157 @@
+package raw
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/conversion"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/storage"
+
+	"github.com/skiff-run/skiff/raftstore"
+)
+
+// maxPage bounds how many keys are read at once while a selector matches few.
+const maxPage = 10000
+
+// GetList implements storage.Interface.
+func (s *Store) GetList(ctx context.Context, key string, options storage.ListOptions, list runtime.Object) error {
+	prefix, err := s.key(key, options.Recursive)
+	if err != nil {
+		return err
+	}
+	items, err := itemsOf(list)
+	if err != nil {
+		return err
+	}
+	at, continueKey, err := storage.ValidateListOptions(prefix, s.Config.Versioner, options)
+	if err != nil {
+		return err
+	}
+	p := pager{store: s, prefix: prefix, options: options, start: continueKey, revision: at, newItem: newItem(list, items), items: items}
+	// A continue token for "the newest state" carries no revision either.
+	if at == 0 {
+		if p.revision, err = s.current(ctx); err != nil {
+			return err
+		}
+		if err := s.notOlder(options.ResourceVersion, p.revision); err != nil {
+			return err
+		}
+	}
+	if err := p.run(ctx); err != nil {
+		return err
+	}
+	token, remaining, err := storage.PrepareContinueToken(p.lastKey, prefix, p.revision, p.remaining, p.more, options)
+	if err != nil {
+		return err
+	}
+	if items.IsNil() {
+		items.Set(reflect.MakeSlice(items.Type(), 0, 0))
+	}
+	if err := s.Config.Versioner.UpdateList(list, uint64(p.revision), token, remaining); err != nil {
+		return err
+	}
+	options.Predicate.SetShardInfoOnList(list)
+	return nil
+}
+
+// pager reads pages until the limit is filled or the keys end.
+type pager struct {
+	store    *Store
+	prefix   string
+	options  storage.ListOptions
+	start    string
+	revision int64
+	newItem  func() runtime.Object
+	items    reflect.Value
+
+	lastKey   string
+	more      bool
+	remaining int64 // keys from the last page's start on, that page included
+}
+
+func (p *pager) run(ctx context.Context) error {
+	limit := int(p.options.Predicate.Limit)
+	size := limit
+	for {
+		page, err := p.read(size)
+		if err != nil {
+			return p.store.listError(err, p.revision, p.options.Predicate.Continue != "", p.start, p.prefix)
+		}
+		p.remaining, p.more = page.Count, page.More
+		for i, kv := range page.KVs {
+			if limit > 0 && p.items.Len() >= limit {
+				p.more = p.more || i < len(page.KVs)
+				return nil
+			}
+			if err := p.add(ctx, kv); err != nil {
+				return err
+			}
+			p.lastKey = kv.Key
+		}
+		if !page.More || limit > 0 && p.items.Len() >= limit {
+			return nil
+		}
+		p.start = p.lastKey + "\x00"
+		size = min(2*size, maxPage)
+	}
+}
+
+func (p *pager) read(size int) (raftstore.RangeResult, error) {
+	if p.options.Recursive {
+		return p.store.Config.Store.Range(p.prefix, p.start, size, p.revision)
+	}
+	kv, _, err := p.store.Config.Store.Get(p.prefix, p.revision)
+	if err != nil || kv == nil {
+		return raftstore.RangeResult{}, err
+	}
+	return raftstore.RangeResult{KVs: []*raftstore.KeyValue{kv}, Count: 1}, nil
+}
+
+// add decodes an object and keeps it if the selectors want it.
+func (p *pager) add(ctx context.Context, kv *raftstore.KeyValue) error {
+	if ctx.Err() != nil {
+		return storage.NewTimeoutError(kv.Key, "request did not complete within requested timeout")
+	}
+	data, _, err := p.store.open(ctx, kv)
+	if err != nil {
+		return storage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", kv.Key, err))
+	}
+	object, err := p.store.Decoder.DecodeListItem(ctx, data, uint64(kv.ModRevision), p.newItem)
+	if err != nil {
+		return err
+	}
+	if matches, err := p.options.Predicate.Matches(object); err == nil && matches {
+		p.items.Set(reflect.Append(p.items, reflect.ValueOf(object).Elem()))
+	}
+	return nil
+}
+
+// itemsOf returns the slice of a list's items.
+func itemsOf(list runtime.Object) (reflect.Value, error) {
+	pointer, err := meta.GetItemsPtr(list)
+	if err != nil {
+		return reflect.Value{}, err
+	}
+	items, err := conversion.EnforcePtr(pointer)
+	if err != nil || items.Kind() != reflect.Slice {
+		return reflect.Value{}, fmt.Errorf("need ptr to slice: %w", err)
+	}
+	return items, nil
+}
+
+// newItem makes empty items of a list. Those of a list of unknown type are of
+// the list's version.
+func newItem(list runtime.Object, items reflect.Value) func() runtime.Object {
+	if unknown, ok := list.(*unstructured.UnstructuredList); ok {
+		version := unknown.GetAPIVersion()
+		return func() runtime.Object {
+			return &unstructured.Unstructured{Object: map[string]any{"apiVersion": version}}
+		}
+	}
+	kind := items.Type().Elem()
+	return func() runtime.Object { return reflect.New(kind).Interface().(runtime.Object) }
+}
