@@ -62,7 +62,7 @@ func upgradeAware(location *url.URL, transport http.RoundTripper, wrap, stream b
 
 // mayCreate makes sure that whoever opens a stream by GET may also open it by POST: the right to
 // look is not the right to run a command.
-func mayCreate(ctx context.Context, authorize authorizer.Authorizer) error {
+func mayCreate(ctx context.Context, authorize authorizer.UnconditionalAuthorizer) error {
 	info, found := request.RequestInfoFrom(ctx)
 	if !found {
 		return apierrors.NewInternalError(errors.New("no request info in context"))
