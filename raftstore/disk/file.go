@@ -71,8 +71,11 @@ func LockDir(dir string) (*Lock, error) {
 	return &Lock{f: f}, nil
 }
 
-// Unlock gives the directory free.
-func (l *Lock) Unlock() error { return l.f.Close() }
+// Unlock gives the directory free. Closing the file alone would not: a process
+// being forked elsewhere in this program holds it too until its exec.
+func (l *Lock) Unlock() error {
+	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
+}
 
 // DamageError says which file is damaged and what to do about it.
 type DamageError struct {
