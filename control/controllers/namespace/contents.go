@@ -39,7 +39,11 @@ func (f *findings) failure() error {
 // is left, and returns what it found.
 func (c *Controller) empty(ctx context.Context, ns *corev1.Namespace) *findings {
 	f := &findings{remaining: map[schema.GroupVersionResource]int{}, finalizers: map[string]int{}}
-	lists, err := c.client.Discovery().ServerPreferredResources()
+	lists, err := discovery.ServerPreferredResources(c.client.Discovery())
+	if err == nil && len(lists) == 0 {
+		// To believe that would be to leave everything behind.
+		err = errors.New("the API server names no resources")
+	}
 	f.discovery = err
 	deletable := discovery.FilteredBy(discovery.ResourcePredicateFunc(func(_ string, resource *metav1.APIResource) bool {
 		return resource.Namespaced && supports(resource, "list", "delete")
