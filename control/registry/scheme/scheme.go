@@ -106,3 +106,18 @@ func addEvents(s *runtime.Scheme) error {
 	}
 	return addEventConversions(s)
 }
+
+// External returns a scheme of the served versions alone, by which published
+// documents name types.
+func (*Scheme) External() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	for _, group := range groups {
+		if err := group.add(s); err != nil {
+			return nil, fmt.Errorf("register %s: %w", group.version, err)
+		}
+	}
+	if err := eventsv1.AddToScheme(s); err != nil {
+		return nil, fmt.Errorf("register %s: %w", eventsv1.SchemeGroupVersion, err)
+	}
+	return s, nil
+}
