@@ -220,12 +220,12 @@ func (c *Controller) remove(ctx context.Context, pod *corev1.Pod, condition *cor
 		if condition != nil {
 			podstate.SetCondition(failed, *condition, time.Now())
 		}
-		_, err := c.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, failed, metav1.UpdateOptions{})
+		err := podstate.PatchStatus(ctx, c.client, pod, failed)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("mark pod %s/%s failed: %w", pod.Namespace, pod.Name, err)
+			return err
 		}
 	}
 	options := metav1.NewDeleteOptions(0)

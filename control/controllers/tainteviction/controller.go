@@ -210,12 +210,12 @@ func (c *Controller) evict(ctx context.Context, pod *corev1.Pod) error {
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
 		Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
 	}, c.now()) {
-		_, err := c.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, marked, metav1.UpdateOptions{})
+		err := podstate.PatchStatus(ctx, c.client, pod, marked)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("mark pod %s: %w", name, err)
+			return err
 		}
 	}
 	err := c.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
