@@ -1,0 +1,279 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/sets"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/transport"
+
+	"github.com/skiff-run/skiff/control/admission"
+	"github.com/skiff-run/skiff/control/openapi"
+	"github.com/skiff-run/skiff/control/registry"
+	"github.com/skiff-run/skiff/control/registry/apps"
+	"github.com/skiff-run/skiff/control/registry/authentication"
+	"github.com/skiff-run/skiff/control/registry/authorization"
+	"github.com/skiff-run/skiff/control/registry/coordination"
+	"github.com/skiff-run/skiff/control/registry/core"
+	"github.com/skiff-run/skiff/control/registry/discovery"
+	"github.com/skiff-run/skiff/control/registry/events"
+	"github.com/skiff-run/skiff/control/registry/rbac"
+	"github.com/skiff-run/skiff/control/registry/scheduling"
+	"github.com/skiff-run/skiff/control/registry/scheme"
+	"github.com/skiff-run/skiff/control/storage"
+	"github.com/skiff-run/skiff/raftstore"
+)
+
+// Config of an API server.
+type Config struct {
+	Store  *raftstore.Store
+	Logger *slog.Logger
+	// PKIDir holds the certificates and keys under kubeadm's names.
+	PKIDir string
+	// Listener takes the connections; the server closes it.
+	Listener net.Listener
+	// AdvertiseAddress and AdvertisePort are where pods find the API behind the
+	// service kubernetes.
+	AdvertiseAddress netip.Addr
+	AdvertisePort    int
+
+	ServiceCIDR   netip.Prefix
+	NodePorts     utilnet.PortRange
+	ClusterDomain string
+	AgentPort     int
+	// Components are health checks shown as componentstatuses, beside the store's own.
+	Components map[string]func(context.Context) error
+}
+
+// DNSAddress is the tenth address of the service range, where cluster DNS is.
+func (c *Config) DNSAddress() netip.Addr {
+	address := c.ServiceCIDR.Masked().Addr()
+	for range 10 {
+		address = address.Next()
+	}
+	return address
+}
+
+// Server is an API server. Its methods are safe for concurrent use.
+type Server struct {
+	config     Config
+	generic    *genericapiserver.GenericAPIServer
+	identities *identities
+	informers  informers.SharedInformerFactory
+	client     kubernetes.Interface
+	types      map[reflect.Type]bool
+	listed     []listWatcher
+	chain      atomic.Pointer[http.Handler]
+	// complete is closed once the objects every cluster has are there.
+	complete chan struct{}
+}
+
+// handler is the whole handler chain; before the server is complete it answers 503.
+func (s *Server) handler() http.Handler {
+	if chain := s.chain.Load(); chain != nil {
+		return *chain
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "the API server is starting", http.StatusServiceUnavailable)
+	})
+}
+
+// Client acts as the API server itself, in the privileged group.
+func (s *Server) Client() kubernetes.Interface { return s.client }
+
+// New assembles a server; Run serves it.
+func New(config Config) (*Server, error) {
+	s := &Server{config: config, types: map[reflect.Type]bool{}, complete: make(chan struct{})}
+	types, err := scheme.New()
+	if err != nil {
+		return nil, fmt.Errorf("make scheme: %w", err)
+	}
+	issuer := "https://kubernetes.default.svc." + config.ClusterDomain
+	if s.identities, err = loadIdentities(config.PKIDir, issuer); err != nil {
+		return nil, err
+	}
+	if s.client, err = kubernetes.NewForConfig(s.ClientFor(apiserverUser())); err != nil {
+		return nil, fmt.Errorf("make in-process client: %w", err)
+	}
+	options := &storage.Options{
+		Store: config.Store, Scheme: types.Scheme, Codecs: types.Codecs,
+		Uncached: map[schema.GroupResource]bool{{Resource: "events"}: true},
+	}
+	agents, err := s.agents()
+	if err != nil {
+		return nil, err
+	}
+	deps := &registry.Dependencies{
+		Scheme: types, RESTOptions: options, ServiceCIDR: config.ServiceCIDR, NodePorts: config.NodePorts,
+		DNSAddress: config.DNSAddress(), ClusterDomain: config.ClusterDomain, Agents: agents,
+		Tokens: s.identities.issuer, Audiences: []string{issuer}, Components: config.Components,
+	}
+	groups, err := build(deps)
+	if err != nil {
+		return nil, err
+	}
+	for _, group := range groups {
+		for _, storages := range group.Versions {
+			s.collect(storages)
+		}
+	}
+	s.informers = s.InformerFactory(s.client)
+	authorizer, roles, err := newAuthorizer(s.informers)
+	if err != nil {
+		return nil, err
+	}
+	deps.Authorizer, deps.RBAC, deps.Rules = authorizer, roles, roles
+	if deps.Authenticator, err = s.identities.authenticator(deps.Audiences, objects{groups[0].Versions["v1"]}); err != nil {
+		return nil, err
+	}
+	generic, err := s.configure(types, deps)
+	if err != nil {
+		return nil, err
+	}
+	if generic.AdmissionControl, err = admission.Chain(admission.Config{Client: s.client, Informers: s.informers, Authorizer: authorizer}); err != nil {
+		return nil, fmt.Errorf("make admission chain: %w", err)
+	}
+	if s.generic, err = generic.Complete(s.informers).New("skiff", genericapiserver.NewEmptyDelegate()); err != nil {
+		return nil, fmt.Errorf("assemble server: %w", err)
+	}
+	return s, s.install(types, groups)
+}
+
+// build makes the resources. The core group is first.
+func build(deps *registry.Dependencies) ([]registry.Group, error) {
+	first, err := core.Group(deps)
+	if err != nil {
+		return nil, err
+	}
+	groups := []registry.Group{first}
+	for _, make := range []func(*registry.Dependencies) (registry.Group, error){
+		apps.Group, coordination.Group, discovery.Group, rbac.Group, scheduling.Group, authentication.Group, authorization.Group,
+		func(deps *registry.Dependencies) (registry.Group, error) {
+			return events.Group(deps, first.Versions["v1"]["events"])
+		},
+	} {
+		group, err := make(deps)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, group)
+	}
+	return groups, nil
+}
+
+// configure fills the generic server's configuration.
+func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*genericapiserver.Config, error) {
+	c := genericapiserver.NewConfig(types.Codecs)
+	c.SecureServing = &genericapiserver.SecureServingInfo{
+		Listener: s.config.Listener, Cert: s.identities.serving, MinTLSVersion: tls.VersionTLS12, HTTP2MaxStreamsPerConnection: 1000,
+	}
+	if err := c.Authentication.ApplyClientCert(s.identities.clientCA, c.SecureServing); err != nil {
+		return nil, fmt.Errorf("trust client CA: %w", err)
+	}
+	if err := c.Authentication.ApplyClientCert(s.identities.frontProxyCA, c.SecureServing); err != nil {
+		return nil, fmt.Errorf("trust front proxy CA: %w", err)
+	}
+	c.Authentication.Authenticator, c.Authentication.APIAudiences = deps.Authenticator, deps.Audiences
+	c.Authentication.RequestHeaderConfig = s.identities.requestHeader
+	c.Authorization.Authorizer, c.RuleResolver = deps.Authorizer, deps.Rules
+	c.LoopbackClientConfig = s.ClientFor(apiserverUser())
+	c.PublicAddress = s.config.AdvertiseAddress.AsSlice()
+	c.ExternalAddress = net.JoinHostPort(s.config.AdvertiseAddress.String(), fmt.Sprint(s.config.AdvertisePort))
+	c.RESTOptionsGetter = deps.RESTOptions
+	c.LongRunningFunc = filters.BasicLongRunningRequestCheck(
+		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+	c.ShutdownDelayDuration = 0
+	c.EnableContentionProfiling = false
+
+	external, err := types.External()
+	if err != nil {
+		return nil, fmt.Errorf("make scheme of served versions: %w", err)
+	}
+	namer := openapinamer.NewDefinitionNamer(external)
+	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)
+	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
+	c.OpenAPIConfig.Info.Title, c.OpenAPIV3Config.Info.Title = "Kubernetes", "Kubernetes"
+
+	c.ReadyzChecks = append(c.ReadyzChecks, check("etcd", s.config.Store.Health), check("bootstrap", func(context.Context) error {
+		select {
+		case <-s.complete:
+			return nil
+		default:
+			return errors.New("the objects every cluster has are not there yet")
+		}
+	}))
+	c.HealthzChecks = append(c.HealthzChecks, check("etcd", s.config.Store.Health))
+	c.LivezChecks = append(c.LivezChecks, check("etcd", s.config.Store.Health))
+	return c, nil
+}
+
+// check is a health check with a limit of two seconds, as upstream's of etcd.
+func check(name string, healthy func(context.Context) error) healthz.HealthChecker {
+	return healthz.NamedCheck(name, func(request *http.Request) error {
+		ctx, cancel := context.WithTimeout(request.Context(), 2*time.Second)
+		defer cancel()
+		return healthy(ctx)
+	})
+}
+
+func (s *Server) install(types *scheme.Scheme, groups []registry.Group) error {
+	first := groups[0].Info(types)
+	if err := s.generic.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, &first); err != nil {
+		return fmt.Errorf("install core group: %w", err)
+	}
+	for _, group := range groups[1:] {
+		info := group.Info(types)
+		if err := s.generic.InstallAPIGroup(&info); err != nil {
+			return fmt.Errorf("install group %s: %w", group.Name, err)
+		}
+	}
+	s.installIssuerDiscovery()
+	return nil
+}
+
+// agents is how logs, exec and port-forward reach the agents.
+func (s *Server) agents() (registry.Agents, error) {
+	file := func(name string) string { return filepath.Join(s.config.PKIDir, name) }
+	rt, err := transport.New(&transport.Config{TLS: transport.TLSConfig{
+		CAFile: file("ca.crt"), CertFile: file("apiserver-kubelet-client.crt"), KeyFile: file("apiserver-kubelet-client.key"),
+	}})
+	if err != nil {
+		return registry.Agents{}, fmt.Errorf("make transport to agents: %w", err)
+	}
+	return registry.Agents{Transport: rt, Port: s.config.AgentPort}, nil
+}
+
+// Run serves until ctx ends and drains requests then.
+func (s *Server) Run(ctx context.Context) error {
+	s.identities.reload(ctx)
+	prepared := s.generic.PrepareRun()
+	chain := http.Handler(s.generic.Handler)
+	s.chain.Store(&chain)
+	s.informers.StartWithContext(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.bootstrap(ctx)
+	}()
+	err := prepared.RunWithContext(ctx)
+	<-done
+	return err
+}
