@@ -67,6 +67,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	recorder, stop := reconcile.StartEvents(c.client, Component)
 	defer stop()
 	c.events = recorder
+	defer c.queue.Close()
 	defer c.monitors.close()
 	if !c.monitors.start(ctx) {
 		return nil

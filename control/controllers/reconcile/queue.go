@@ -62,6 +62,9 @@ func (q *Queue[K]) Retry(key K) { q.keys.AddRateLimited(key) }
 // Len tells how many keys wait for a worker.
 func (q *Queue[K]) Len() int { return q.keys.Len() }
 
+// Close ends the queue. Keys added later are dropped.
+func (q *Queue[K]) Close() { q.keys.ShutDown() }
+
 // run works until ctx ends and returns when the last worker has.
 func (q *Queue[K]) run(ctx context.Context) {
 	var workers sync.WaitGroup

@@ -17,6 +17,8 @@ type Source struct {
 // Runner is a queue, or whatever else works beside one until its context ends.
 type Runner interface {
 	run(ctx context.Context)
+	// Close ends what there is before run; it is called whether or not run was.
+	Close()
 }
 
 // Beside makes a function that returns when its context ends a Runner.
@@ -24,10 +26,16 @@ type Beside func(ctx context.Context)
 
 func (f Beside) run(ctx context.Context) { f(ctx) }
 
+// Close does nothing: a function that was not called has nothing to end.
+func (f Beside) Close() {}
+
 // Run connects the sources, waits until each has told everything it knew at the
 // start, runs all runners, and returns when ctx has ended and everything of it
 // has stopped. The informers themselves belong to the caller.
 func Run(ctx context.Context, sources []Source, runners ...Runner) error {
+	for _, r := range runners {
+		defer r.Close()
+	}
 	subscriptions, err := Subscribe(sources...)
 	defer subscriptions.Close()
 	if err != nil {
