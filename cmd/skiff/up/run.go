@@ -76,6 +76,10 @@ func detach(ctx context.Context, out io.Writer) error {
 // supervise is the life of the process that owns the daemons.
 func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 	begin := time.Now()
+	if o.Supervise {
+		// The daemons must not hold the pipe open: its end says that all is said.
+		unix.CloseOnExec(readyDescriptor)
+	}
 	c, err := o.configure()
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func (s *supervisor) run(ctx context.Context, p program, settled <-chan struct{}
 			select {
 			case <-settled:
 			default:
-				failed <- fmt.Errorf("%s ended while starting (%v); the end of its log %s:\n%s", p.name, waitErr, p.log, tail(p.log, 5))
+				failed <- fmt.Errorf("%s ended while starting (%v); the end of its log %s:\n%s", p.name, waitErr, p.log, tail(p.log, 12))
 				return
 			}
 			if time.Since(started) > steadyAfter {
