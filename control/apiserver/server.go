@@ -21,6 +21,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/transport"
@@ -182,6 +183,7 @@ func build(deps *registry.Dependencies) ([]registry.Group, error) {
 // configure fills the generic server's configuration.
 func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*genericapiserver.Config, error) {
 	c := genericapiserver.NewConfig(types.Codecs)
+	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	c.SecureServing = &genericapiserver.SecureServingInfo{
 		Listener: s.config.Listener, Cert: s.identities.serving, MinTLSVersion: tls.VersionTLS12, HTTP2MaxStreamsPerConnection: 1000,
 	}
