@@ -8,6 +8,7 @@ import (
 	"github.com/skiff-run/skiff/control/controllers/deployment"
 	"github.com/skiff-run/skiff/control/controllers/endpoints"
 	"github.com/skiff-run/skiff/control/controllers/endpointslice"
+	"github.com/skiff-run/skiff/control/controllers/endpointslicemirroring"
 	"github.com/skiff-run/skiff/control/controllers/garbagecollector"
 	"github.com/skiff-run/skiff/control/controllers/namespace"
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
@@ -42,6 +43,9 @@ var all = []entry{
 	})},
 	{"endpoints", "endpoint-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		return endpoints.New(client, p.Informers, p.Logger), nil
+	})},
+	{"endpointslicemirroring", "endpointslicemirroring-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return endpointslicemirroring.New(client, p.Informers, p.Logger), nil
 	})},
 	{"namespace", "namespace-controller", withMetadata(func(p part, client kubernetes.Interface, objects metadata.Interface) (controller, error) {
 		return namespace.New(client, objects, p.Informers, p.Logger), nil

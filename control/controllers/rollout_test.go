@@ -22,6 +22,7 @@ import (
 	"github.com/skiff-run/skiff/control/controllers/deployment"
 	"github.com/skiff-run/skiff/control/controllers/endpoints"
 	"github.com/skiff-run/skiff/control/controllers/endpointslice"
+	"github.com/skiff-run/skiff/control/controllers/endpointslicemirroring"
 	"github.com/skiff-run/skiff/control/controllers/internal/fakeapi"
 	"github.com/skiff-run/skiff/control/controllers/replicaset"
 	"github.com/skiff-run/skiff/internal/testenv"
@@ -58,7 +59,9 @@ func newWorkshop(t *testing.T) *workshop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runners := []controller{deployments, sets, endpointSlices, endpoints.New(client, factory, logger)}
+	runners := []controller{
+		deployments, sets, endpointSlices, endpoints.New(client, factory, logger), endpointslicemirroring.New(client, factory, logger),
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	pods := factory.Core().V1().Pods()
@@ -409,4 +412,46 @@ func TestServiceEndpointsFollowPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, limit, func() bool { _, legacy := addresses(); return legacy == 0 }, "the endpoints outlived the service")
+}
+
+func TestEndpointsWithoutASelectorAreMirrored(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.8"}}
+	if _, err := w.client.CoreV1().Services("shop").Create(t.Context(), service, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	object := &corev1.Endpoints{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"},
+		Subsets:    []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}, Ports: []corev1.EndpointPort{{Port: 5432}}}},
+	}
+	object, err := w.client.CoreV1().Endpoints("shop").Create(t.Context(), object, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirrored := func(want ...string) func() bool {
+		return func() bool {
+			list, err := w.client.DiscoveryV1().EndpointSlices("shop").List(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, slice := range list.Items {
+				for _, one := range slice.Endpoints {
+					got = append(got, one.Addresses...)
+				}
+			}
+			return slices.Equal(got, want)
+		}
+	}
+	testenv.Eventually(t, limit, mirrored("192.0.2.1"), "the endpoints are not mirrored")
+	object.Subsets[0].Addresses = append(object.Subsets[0].Addresses, corev1.EndpointAddress{IP: "192.0.2.2"})
+	if _, err := w.client.CoreV1().Endpoints("shop").Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, limit, mirrored("192.0.2.1", "192.0.2.2"), "the change is not mirrored")
+	if err := w.client.CoreV1().Services("shop").Delete(t.Context(), "db", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, limit, mirrored(), "the mirror outlived the service")
 }

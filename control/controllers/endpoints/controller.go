@@ -193,7 +193,7 @@ func same(current, want *corev1.Endpoints) bool {
 	_, currentOver := current.Annotations[corev1.EndpointsOverCapacity]
 	_, wantOver := want.Annotations[corev1.EndpointsOverCapacity]
 	return currentOver == wantOver && maps.Equal(current.Labels, want.Labels) &&
-		(equality.Semantic.DeepEqual(current.Subsets, want.Subsets) || equality.Semantic.DeepEqual(repack(current.Subsets), want.Subsets))
+		(equality.Semantic.DeepEqual(current.Subsets, want.Subsets) || equality.Semantic.DeepEqual(Repack(current.Subsets), want.Subsets))
 }
 
 func (c *Controller) serviceChanged(service *corev1.Service) {

@@ -52,7 +52,7 @@ func desired(service *corev1.Service, pods []*corev1.Pod) *corev1.Endpoints {
 			Namespace: service.Namespace, Name: service.Name,
 			Labels: map[string]string{}, Annotations: map[string]string{},
 		},
-		Subsets: repack(subsets),
+		Subsets: Repack(subsets),
 	}
 	maps.Copy(object.Labels, service.Labels)
 	delete(object.Labels, corev1.IsHeadlessService)
@@ -108,10 +108,10 @@ type addressState struct {
 	ready bool
 }
 
-// repack returns the canonical form of subsets: every address with the same ports
+// Repack returns the canonical form of subsets: every address with the same ports
 // is in one subset, and everything is in order, so that equal contents compare
 // equal.
-func repack(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
+func Repack(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 	addresses := map[addressState]corev1.EndpointAddress{}
 	ports := map[addressState][]corev1.EndpointPort{}
 	collect := func(list []corev1.EndpointAddress, ready bool, of []corev1.EndpointPort) {
