@@ -73,13 +73,13 @@ func Run(ctx context.Context, config Config) error {
 			return fmt.Errorf("controller %s: %w", one.name, err)
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, together := errgroup.WithContext(ctx)
 	for i, one := range made {
 		if one == nil {
 			continue
 		}
 		group.Go(func() error {
-			if err := one.Run(ctx); err != nil && ctx.Err() == nil {
+			if err := one.Run(together); err != nil && together.Err() == nil {
 				return fmt.Errorf("controller %s: %w", all[i].name, err)
 			}
 			return nil
@@ -87,7 +87,10 @@ func Run(ctx context.Context, config Config) error {
 	}
 	config.Informers.StartWithContext(ctx)
 	err := group.Wait()
-	config.Informers.Shutdown()
+	if ctx.Err() != nil {
+		// Otherwise others still use them, and to wait would be to wait for ever.
+		config.Informers.Shutdown()
+	}
 	return err
 }
 
