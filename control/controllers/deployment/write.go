@@ -169,7 +169,8 @@ func (r *rollout) writeStatus(ctx context.Context) error {
 	if same {
 		return nil
 	}
-	if _, err := r.client.AppsV1().Deployments(r.d.Namespace).UpdateStatus(ctx, r.d, metav1.UpdateOptions{}); err != nil {
+	_, err := r.client.AppsV1().Deployments(r.d.Namespace).UpdateStatus(ctx, r.d, metav1.UpdateOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("update status: %w", err)
 	}
 	return nil

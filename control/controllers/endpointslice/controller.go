@@ -79,7 +79,9 @@ func New(client kubernetes.Interface, factory informers.SharedInformerFactory, l
 		slices: factory.Discovery().V1().EndpointSlices().Lister(), topology: topologycache.NewTopologyCache(),
 		byNode:  core.Pods().Informer().GetIndexer(),
 		tracker: sliceutil.NewEndpointSliceTracker(), triggers: sliceutil.NewTriggerTimeTracker(),
-		logger: logr.FromSlogHandler(logger.Handler()),
+		// What the library finds worth telling on every change of a node is for
+		// debugging.
+		logger: logr.FromSlogHandler(logger.Handler()).V(4),
 	}
 	c.queue = reconcile.NewQueue("endpointslice", workers, logger, c.reconcile)
 	c.sources = []reconcile.Source{

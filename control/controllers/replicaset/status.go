@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -72,6 +73,10 @@ func (c *Controller) writeStatus(ctx context.Context, set *appsv1.ReplicaSet, st
 		updated, err := c.client.AppsV1().ReplicaSets(set.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{})
 		if err == nil {
 			return updated, nil
+		}
+		if apierrors.IsNotFound(err) {
+			// Deleted in between; the informer will tell.
+			return set, nil
 		}
 		if !first {
 			return nil, fmt.Errorf("update status: %w", err)
