@@ -1,0 +1,3 @@
+// Package discovery holds the discovery.k8s.io API group: EndpointSlices, from
+// which proxies learn what is behind a Service.
+package discovery
