@@ -16,6 +16,12 @@ func Group(deps *registry.Dependencies) (registry.Group, error) {
 		addNodesAndPods,
 		addPodTemplates,
 		addConfigMaps,
+		addNamespaces,
+		addSecrets,
+		addServiceAccounts,
+		addEndpoints,
+		addEvents,
+		addComponentStatuses,
 	} {
 		if err := each(deps, storages); err != nil {
 			return registry.Group{}, fmt.Errorf("core group: %w", err)
