@@ -233,4 +233,3 @@ func (w *workshop) events() []string {
 	}
 	return texts
 }
-
