@@ -66,6 +66,9 @@ func (g guard) allows(ctx context.Context, attributes authorizer.AttributesRecor
 
 // checkRole returns an error unless the user holds the rules of a role.
 func (g guard) checkRole(ctx context.Context, resource, name string, rules []rbacv1.PolicyRule) error {
+	if g.deps.RBAC == nil {
+		return errNotReady
+	}
 	if err := g.holds(ctx, rules); err != nil {
 		return apierrors.NewForbidden(rbacv1.Resource(resource), name, err)
 	}
@@ -111,9 +114,6 @@ func (g guard) holds(ctx context.Context, rules []rbacv1.PolicyRule) error {
 	who, found := request.UserFrom(ctx)
 	if !found {
 		return errors.New("no user on context")
-	}
-	if g.deps.RBAC == nil {
-		return errNotReady
 	}
 	own, err := g.deps.RBAC.RulesOf(who, request.NamespaceValue(ctx))
 	covered, missing := validation.Covers(own, rules)
