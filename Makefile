@@ -1,0 +1,51 @@
+# Skiff's menu: `make help`.
+SHELL := /bin/bash
+VERSION := v1.37.2+skiff
+VERSION_PACKAGE := k8s.io/component-base/version
+LDFLAGS := -s -w -X github.com/skiff-run/skiff/internal/daemon.Version=$(VERSION) \
+	-X $(VERSION_PACKAGE).gitVersion=$(VERSION) -X $(VERSION_PACKAGE).gitMajor=1 -X $(VERSION_PACKAGE).gitMinor=37 -X $(VERSION_PACKAGE).gitTreeState=clean
+BIN := bin
+DEMO_DIR := /var/lib/skiff-demo
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the four programs into bin/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: deps
+deps: ## install what is missing from Debian: containerd, runc, nftables, conntrack
+	hack/deps.sh
+
+.PHONY: up
+up: deps build ## run a cluster on this machine; DEMO=1 adds a registry with demo images
+	$(BIN)/skiff up --detach $(if $(DEMO),--registry-config-dir $$(hack/registry.sh start $(DEMO_DIR)))
+
+.PHONY: down
+down: ## stop it and leave nothing running; its data stays
+	$(BIN)/skiff down
+	hack/registry.sh stop $(DEMO_DIR)
+
+.PHONY: clean
+clean: build ## stop it and remove its data and what was built
+	$(BIN)/skiff reset --yes
+	hack/registry.sh stop $(DEMO_DIR)
+	rm -rf $(DEMO_DIR) $(BIN)
+
+.PHONY: test
+test: ## build and run every test; as root on Linux nothing is skipped
+	hack/test.sh
+
+.PHONY: bench
+bench: deps build ## measure pods, API, memory and start-up, as ratios with raw containers
+	hack/bench.sh
+
+.PHONY: lint
+lint: ## gofmt, go vet and the rules between rooms
+	hack/lint.sh
+
+.PHONY: generate
+generate: ## make the generated code anew
+	hack/generate.sh

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs the programs Skiff needs from Debian, when they are missing.
+#   hack/deps.sh [--test]    --test adds what only the tests and the demo need
+set -euo pipefail
+wanted="containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2"
+[ "${1:-}" = --test ] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl"
+missing=()
+for each in $wanted; do
+  command -v "${each%%:*}" >/dev/null || [ -x "/usr/sbin/${each%%:*}" ] || missing+=("${each##*:}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "these programs are missing: ${missing[*]}; install them as root (on Debian: apt-get install ${missing[*]})" >&2
+  exit 1
+fi
+echo "installing ${missing[*]}"
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# gofmt, go vet, and the rules between the rooms of the house (docs/architecture.md).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fail=0
+unformatted=$(git ls-files '*.go' | grep -v zz_generated | xargs gofmt -l)
+[ -z "$unformatted" ] || { echo "not gofmt-ed: $unformatted" >&2; fail=1; }
+go vet ./... || fail=1
+go run ./hack/rooms || fail=1
+exit $fail
