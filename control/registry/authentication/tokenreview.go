@@ -78,12 +78,10 @@ func (r *tokenReviews) Create(ctx context.Context, object runtime.Object, valida
 // authenticate asks with a request that carries nothing but the token, so that
 // nothing of the one who asks counts for the answer.
 func (r *tokenReviews) authenticate(ctx context.Context, token string, audiences authenticator.Audiences) (*authenticator.Response, bool, error) {
-	var cancel context.CancelFunc
-	own := context.Background()
-	if deadline, set := ctx.Deadline(); set {
-		own, cancel = context.WithDeadline(own, deadline)
-		defer cancel()
-	}
+	own, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// Whoever asks may stop waiting.
+	defer context.AfterFunc(ctx, cancel)()
 	if len(audiences) > 0 {
 		own = authenticator.WithAudiences(own, audiences)
 	}
