@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -80,6 +81,7 @@ type Server struct {
 	identities *identities
 	informers  informers.SharedInformerFactory
 	client     kubernetes.Interface
+	background []func(context.Context)
 	types      map[reflect.Type]bool
 	listed     []listWatcher
 	chain      atomic.Pointer[http.Handler]
@@ -116,7 +118,7 @@ func New(config Config) (*Server, error) {
 	}
 	options := &storage.Options{
 		Store: config.Store, Scheme: types.Scheme, Codecs: types.Codecs,
-		Uncached: map[schema.GroupResource]bool{{Resource: "events"}: true},
+		Uncached: map[schema.GroupResource]bool{{Resource: "events"}: true, {Resource: "rangeallocations"}: true},
 	}
 	agents, err := s.agents()
 	if err != nil {
@@ -155,6 +157,7 @@ func New(config Config) (*Server, error) {
 	if s.generic, err = generic.Complete(s.informers).New("skiff", genericapiserver.NewEmptyDelegate()); err != nil {
 		return nil, fmt.Errorf("assemble server: %w", err)
 	}
+	s.background = deps.Background
 	return s, s.install(types, groups)
 }
 
@@ -270,12 +273,12 @@ func (s *Server) Run(ctx context.Context) error {
 	chain := http.Handler(s.generic.Handler)
 	s.chain.Store(&chain)
 	s.informers.StartWithContext(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.bootstrap(ctx)
-	}()
+	var loops sync.WaitGroup
+	loops.Go(func() { s.bootstrap(ctx) })
+	for _, loop := range s.background {
+		loops.Go(func() { loop(ctx) })
+	}
 	err := prepared.RunWithContext(ctx)
-	<-done
+	loops.Wait()
 	return err
 }

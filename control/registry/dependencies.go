@@ -43,6 +43,9 @@ type Dependencies struct {
 	Rules         authorizer.RuleResolver
 	RBAC          *rbac.Authorizer
 
+	// Background are loops of resources that the server runs until it stops.
+	Background []func(context.Context)
+
 	// Components are the health checks behind componentstatuses, by name:
 	// scheduler, controller-manager, etcd-0.
 	Components map[string]func(context.Context) error

@@ -22,6 +22,7 @@ func Group(deps *registry.Dependencies) (registry.Group, error) {
 		addEndpoints,
 		addEvents,
 		addComponentStatuses,
+		addServices,
 	} {
 		if err := each(deps, storages); err != nil {
 			return registry.Group{}, fmt.Errorf("core group: %w", err)
