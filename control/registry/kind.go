@@ -75,6 +75,9 @@ type Kind[T Object] struct {
 	GracefulDelete func(ctx context.Context, object T, options *metav1.DeleteOptions) bool
 	// OrphanByDefault keeps dependents when a client does not say otherwise.
 	OrphanByDefault bool
+	// NoDependents says that objects of this kind own nothing, whatever a client
+	// says about dependents when it deletes one.
+	NoDependents bool
 
 	// Fields are what field selectors may ask for beyond metadata.name and
 	// metadata.namespace. Index names those of them that have an index.

@@ -3,7 +3,9 @@ package registry
 import (
 	"context"
 	"reflect"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -80,7 +82,39 @@ func (s *strategy[T]) validateMeta(o T) field.ErrorList {
 	if s.kind.ValidateName == nil {
 		return nil
 	}
-	return apivalidation.ValidateObjectMetaAccessor(o, !s.kind.ClusterScoped, s.kind.ValidateName, field.NewPath("metadata"))
+	path := field.NewPath("metadata")
+	errs := apivalidation.ValidateObjectMetaAccessor(o, !s.kind.ClusterScoped, s.kind.ValidateName, path)
+	return append(errs, validateFinalizers(o, path)...)
+}
+
+func (s *strategy[T]) validateMetaUpdate(o, old T) field.ErrorList {
+	path := field.NewPath("metadata")
+	errs := apivalidation.ValidateObjectMetaAccessorUpdate(o, old, path)
+	if s.kind.ValidateName == nil {
+		return errs
+	}
+	return append(errs, validateFinalizers(o, path)...)
+}
+
+func validateFinalizers(o metav1.Object, metadata *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, name := range o.GetFinalizers() {
+		errs = append(errs, ValidateFinalizer(name, metadata.Child("finalizers").Index(i))...)
+	}
+	return errs
+}
+
+// ValidateFinalizer says that a finalizer without a domain has to be one of the
+// three Kubernetes knows.
+func ValidateFinalizer(name string, path *field.Path) field.ErrorList {
+	switch name {
+	case string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
+		return nil
+	}
+	if strings.Contains(name, "/") {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified")}
 }
 
 func (s *strategy[T]) Validate(ctx context.Context, object runtime.Object) field.ErrorList {
@@ -95,6 +129,7 @@ func (s *strategy[T]) Validate(ctx context.Context, object runtime.Object) field
 func (s *strategy[T]) ValidateUpdate(ctx context.Context, object, old runtime.Object) field.ErrorList {
 	o, before := object.(T), old.(T)
 	errs := apivalidation.ValidateObjectMetaAccessorUpdate(o, before, field.NewPath("metadata"))
+	errs = append(errs, s.validateMeta(o)...)
 	if s.kind.Validate != nil && !s.kind.ValidateUpdateOnly {
 		errs = append(errs, s.kind.Validate(ctx, o)...)
 	}
@@ -121,7 +156,10 @@ func (s *strategy[T]) WarningsOnUpdate(ctx context.Context, object, old runtime.
 
 // DefaultGarbageCollectionPolicy implements rest.GarbageCollectionDeleteStrategy.
 func (s *strategy[T]) DefaultGarbageCollectionPolicy(context.Context) rest.GarbageCollectionPolicy {
-	if s.kind.OrphanByDefault {
+	switch {
+	case s.kind.NoDependents:
+		return rest.Unsupported
+	case s.kind.OrphanByDefault:
 		return rest.OrphanDependents
 	}
 	return rest.DeleteDependents
@@ -170,7 +208,7 @@ func (s statusStrategy[T]) PrepareForUpdate(ctx context.Context, object, old run
 
 func (s statusStrategy[T]) ValidateUpdate(ctx context.Context, object, old runtime.Object) field.ErrorList {
 	o, before := object.(T), old.(T)
-	errs := apivalidation.ValidateObjectMetaAccessorUpdate(o, before, field.NewPath("metadata"))
+	errs := s.validateMetaUpdate(o, before)
 	if s.kind.ValidateStatus != nil {
 		errs = append(errs, s.kind.ValidateStatus(ctx, o, before)...)
 	}

@@ -11,7 +11,6 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-run/skiff/control/registry"
@@ -35,6 +34,11 @@ func endpointsKind() registry.Kind[*corev1.Endpoints] {
 		},
 		ValidateName: apivalidation.NameIsDNSSubdomain,
 		Validate:     func(_ context.Context, e *corev1.Endpoints) field.ErrorList { return validateEndpoints(e) },
+		ValidateUpdate: func(_ context.Context, e, old *corev1.Endpoints) field.ErrorList {
+			return validateEndpointsUpdate(e, old)
+		},
+		ValidateUpdateOnly: true,
+		Warnings:           func(_ context.Context, e, _ *corev1.Endpoints) []string { return endpointsWarnings(e) },
 		Columns: []metav1.TableColumnDefinition{
 			registry.NameColumn(),
 			registry.Column("Endpoints", "string", corev1.Endpoints{}.SwaggerDoc()["subsets"]),
@@ -44,74 +48,6 @@ func endpointsKind() registry.Kind[*corev1.Endpoints] {
 			return []any{e.Name, formatEndpoints(e), registry.Age(e.CreationTimestamp)}
 		},
 	}
-}
-
-func validateEndpoints(e *corev1.Endpoints) field.ErrorList {
-	var errs field.ErrorList
-	for i := range e.Subsets {
-		subset, path := &e.Subsets[i], field.NewPath("subsets").Index(i)
-		if len(subset.Addresses) == 0 && len(subset.NotReadyAddresses) == 0 {
-			errs = append(errs, field.Required(path, "must specify `addresses` or `notReadyAddresses`"))
-		}
-		for j := range subset.Addresses {
-			errs = append(errs, validateEndpointAddress(&subset.Addresses[j], path.Child("addresses").Index(j))...)
-		}
-		for j := range subset.NotReadyAddresses {
-			errs = append(errs, validateEndpointAddress(&subset.NotReadyAddresses[j], path.Child("notReadyAddresses").Index(j))...)
-		}
-		for j := range subset.Ports {
-			errs = append(errs, validateEndpointPort(&subset.Ports[j], len(subset.Ports) > 1, path.Child("ports").Index(j))...)
-		}
-	}
-	return errs
-}
-
-func validateEndpointAddress(a *corev1.EndpointAddress, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	errs = append(errs, validation.IsValidIPForLegacyField(path.Child("ip"), a.IP, true, nil)...)
-	if a.Hostname != "" {
-		for _, message := range validation.IsDNS1123Label(a.Hostname) {
-			errs = append(errs, field.Invalid(path.Child("hostname"), a.Hostname, message))
-		}
-	}
-	if ip := net.ParseIP(a.IP); ip != nil {
-		const message = "may not be %s"
-		for _, bad := range []struct {
-			is   bool
-			what string
-		}{
-			{ip.IsUnspecified(), "unspecified (0.0.0.0 or ::)"}, {ip.IsLoopback(), "in the loopback range (127.0.0.0/8, ::1/128)"},
-			{ip.IsLinkLocalUnicast(), "in the link-local range (169.254.0.0/16, fe80::/10)"},
-			{ip.IsLinkLocalMulticast(), "in the link-local multicast range (224.0.0.0/24, ff02::/10)"},
-		} {
-			if bad.is {
-				errs = append(errs, field.Invalid(path.Child("ip"), a.IP, fmt.Sprintf(message, bad.what)))
-			}
-		}
-	}
-	return errs
-}
-
-func validateEndpointPort(p *corev1.EndpointPort, named bool, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if named && p.Name == "" {
-		errs = append(errs, field.Required(path.Child("name"), ""))
-	} else if p.Name != "" {
-		for _, message := range validation.IsDNS1123Label(p.Name) {
-			errs = append(errs, field.Invalid(path.Child("name"), p.Name, message))
-		}
-	}
-	for _, message := range validation.IsValidPortNum(int(p.Port)) {
-		errs = append(errs, field.Invalid(path.Child("port"), p.Port, message))
-	}
-	switch p.Protocol {
-	case corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:
-	case "":
-		errs = append(errs, field.Required(path.Child("protocol"), ""))
-	default:
-		errs = append(errs, field.NotSupported(path.Child("protocol"), p.Protocol, []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP}))
-	}
-	return errs
 }
 
 // formatEndpoints lists the first three ready endpoints, as kubectl always has.

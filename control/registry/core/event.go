@@ -1,16 +1,13 @@
 package core
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-run/skiff/control/registry"
 )
@@ -26,9 +23,10 @@ func eventKind() registry.Kind[*corev1.Event] {
 		New:                func() *corev1.Event { return &corev1.Event{} },
 		NewList:            func() runtime.Object { return &corev1.EventList{} },
 		CreateOnUpdate:     true,
+		NoDependents:       true,
+		Validate:           validateEvent,
+		ValidateUpdate:     validateEventUpdate,
 		ValidateUpdateOnly: true,
-		ValidateName:       apivalidation.NameIsDNSSubdomain,
-		Validate:           func(_ context.Context, e *corev1.Event) field.ErrorList { return validateEvent(e) },
 		Fields: func(e *corev1.Event) fields.Set {
 			source := e.Source.Component
 			if source == "" {
@@ -58,19 +56,6 @@ func eventKind() registry.Kind[*corev1.Event] {
 	}
 }
 
-func validateEvent(e *corev1.Event) field.ErrorList {
-	var errs field.ErrorList
-	namespace := e.InvolvedObject.Namespace
-	path := field.NewPath("involvedObject", "namespace")
-	switch {
-	case namespace == "" && e.Namespace != metav1.NamespaceNone && e.Namespace != metav1.NamespaceDefault:
-		errs = append(errs, field.Invalid(path, namespace, "does not match event.namespace"))
-	case namespace != "" && namespace != e.Namespace:
-		errs = append(errs, field.Invalid(path, namespace, "does not match event.namespace"))
-	}
-	return errs
-}
-
 func eventRow(e *corev1.Event) []any {
 	first := registry.Age(e.FirstTimestamp)
 	if e.FirstTimestamp.IsZero() {
@@ -83,12 +68,13 @@ func eventRow(e *corev1.Event) []any {
 	case e.LastTimestamp.IsZero():
 		last = first
 	}
-	if count == 0 {
+	if e.Series == nil && count == 0 {
+		// An event that happened once has no count in events.k8s.io.
 		count = 1
 	}
-	target := e.InvolvedObject.Kind
+	target := strings.ToLower(e.InvolvedObject.Kind)
 	if e.InvolvedObject.Name != "" {
-		target = strings.ToLower(target) + "/" + e.InvolvedObject.Name
+		target += "/" + e.InvolvedObject.Name
 	}
 	return []any{last, e.Type, e.Reason, target, e.InvolvedObject.FieldPath, eventSource(e), strings.TrimSpace(e.Message), first, count, e.Name}
 }

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/skiff-run/skiff/control/registry"
+	"github.com/skiff-run/skiff/control/registry/core/podspec"
 )
 
 // namespaceKind serves Namespaces.
@@ -30,6 +31,8 @@ func namespaceKind() registry.Kind[*corev1.Namespace] {
 		Spec:         func(n *corev1.Namespace) any { return &n.Spec },
 		Status:       func(n *corev1.Namespace) any { return &n.Status },
 		ValidateName: apivalidation.ValidateNamespaceName,
+		// A generated name is not known before.
+		Canonicalize: labelNamespace,
 		PrepareForCreate: func(_ context.Context, n *corev1.Namespace) {
 			n.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
 			if !slices.Contains(n.Spec.Finalizers, corev1.FinalizerKubernetes) {
@@ -52,24 +55,32 @@ func namespaceKind() registry.Kind[*corev1.Namespace] {
 // defaultNamespace labels a namespace with its name, so that selectors can
 // find a single one.
 func defaultNamespace(n *corev1.Namespace) {
-	if n.Name == "" {
-		return
+	if n.Status.Phase == "" {
+		n.Status.Phase = corev1.NamespaceActive
 	}
+	if n.Name != "" {
+		labelNamespace(n)
+	}
+}
+
+func labelNamespace(n *corev1.Namespace) {
 	if n.Labels == nil {
 		n.Labels = map[string]string{}
 	}
 	n.Labels[corev1.LabelMetadataName] = n.Name
-	if n.Status.Phase == "" {
-		n.Status.Phase = corev1.NamespaceActive
-	}
 }
 
 func validateNamespace(n *corev1.Namespace) field.ErrorList {
 	var errs field.ErrorList
-	for i, finalizer := range n.Spec.Finalizers {
-		errs = append(errs, apivalidation.ValidateFinalizerName(string(finalizer), field.NewPath("spec", "finalizers").Index(i))...)
+	for _, finalizer := range n.Spec.Finalizers {
+		// Without an index, unlike the finalize subresource: so it is upstream.
+		errs = append(errs, validateNamespaceFinalizer(string(finalizer), field.NewPath("spec", "finalizers"))...)
 	}
 	return errs
+}
+
+func validateNamespaceFinalizer(name string, path *field.Path) field.ErrorList {
+	return append(apivalidation.ValidateFinalizerName(name, path), registry.ValidateFinalizer(name, path)...)
 }
 
 // validateNamespacePhase: a namespace is Terminating exactly when it is being deleted.
@@ -175,8 +186,11 @@ func (finalizeStrategy) PrepareForUpdate(_ context.Context, object, old runtime.
 
 func (finalizeStrategy) ValidateUpdate(_ context.Context, object, old runtime.Object) field.ErrorList {
 	n, before := object.(*corev1.Namespace), old.(*corev1.Namespace)
-	errs := apivalidation.ValidateObjectMetaUpdate(&n.ObjectMeta, &before.ObjectMeta, field.NewPath("metadata"))
-	return append(errs, validateNamespace(n)...)
+	errs := podspec.ValidateObjectMetaUpdate(&n.ObjectMeta, &before.ObjectMeta)
+	for i, finalizer := range n.Spec.Finalizers {
+		errs = append(errs, validateNamespaceFinalizer(string(finalizer), field.NewPath("spec", "finalizers").Index(i))...)
+	}
+	return errs
 }
 
 func (finalizeStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {

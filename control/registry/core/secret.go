@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,6 +45,7 @@ func secretKind() registry.Kind[*corev1.Secret] {
 		},
 		Validate:       func(_ context.Context, s *corev1.Secret) field.ErrorList { return validateSecret(s) },
 		ValidateUpdate: func(_ context.Context, s, old *corev1.Secret) field.ErrorList { return validateSecretUpdate(s, old) },
+		Warnings:       func(_ context.Context, s, _ *corev1.Secret) []string { return secretWarnings(s) },
 		Fields:         func(s *corev1.Secret) fields.Set { return fields.Set{"type": string(s.Type)} },
 		Columns: []metav1.TableColumnDefinition{
 			registry.NameColumn(),
@@ -127,6 +129,18 @@ func validateSecretUpdate(s, old *corev1.Secret) field.ErrorList {
 		errs = append(errs, field.Forbidden(field.NewPath("data"), message))
 	}
 	return errs
+}
+
+// secretWarnings tells of a certificate that does not go with its key. It is
+// no error: both may be about to be replaced.
+func secretWarnings(s *corev1.Secret) []string {
+	if s.Type != corev1.SecretTypeTLS {
+		return nil
+	}
+	if _, err := tls.X509KeyPair(s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
 }
 
 func addSecrets(deps *registry.Dependencies, storages registry.Storages) error {

@@ -25,14 +25,13 @@ func serviceAccountKind() registry.Kind[*corev1.ServiceAccount] {
 		},
 		PrepareForUpdate: func(_ context.Context, a, _ *corev1.ServiceAccount) { a.Secrets = onlyNames(a.Secrets) },
 		Validate:         func(context.Context, *corev1.ServiceAccount) field.ErrorList { return nil },
-		Warnings:         func(_ context.Context, a, _ *corev1.ServiceAccount) []string { return accountWarnings(a) },
+		Warnings:         func(_ context.Context, a, old *corev1.ServiceAccount) []string { return accountWarnings(a, old) },
 		Columns: []metav1.TableColumnDefinition{
 			registry.NameColumn(),
-			registry.Column("Secrets", "string", corev1.ServiceAccount{}.SwaggerDoc()["secrets"]),
 			registry.AgeColumn(),
 		},
 		Row: func(a *corev1.ServiceAccount) []any {
-			return []any{a.Name, int64(len(a.Secrets)), registry.Age(a.CreationTimestamp)}
+			return []any{a.Name, registry.Age(a.CreationTimestamp)}
 		},
 	}
 }
@@ -44,9 +43,18 @@ func onlyNames(secrets []corev1.ObjectReference) []corev1.ObjectReference {
 	return secrets
 }
 
-func accountWarnings(a *corev1.ServiceAccount) []string {
-	if a.Annotations["kubernetes.io/enforce-mountable-secrets"] == "true" {
-		return []string{"metadata.annotations[kubernetes.io/enforce-mountable-secrets]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
+// mountableSecrets restricts which secrets the account's pods may mount.
+const mountableSecrets = "kubernetes.io/enforce-mountable-secrets"
+
+// accountWarnings warns who begins to use the annotation, not who has it.
+func accountWarnings(a, old *corev1.ServiceAccount) []string {
+	if old != nil {
+		if _, before := old.Annotations[mountableSecrets]; before {
+			return nil
+		}
+	}
+	if _, has := a.Annotations[mountableSecrets]; has {
+		return []string{"metadata.annotations[" + mountableSecrets + "]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
 	}
 	return nil
 }

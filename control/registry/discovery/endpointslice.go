@@ -32,8 +32,8 @@ func endpointSliceKind() registry.Kind[*discoveryv1.EndpointSlice] {
 			dropTopology(s)
 		},
 		PrepareForUpdate: func(_ context.Context, s, old *discoveryv1.EndpointSlice) {
-			dropTopology(s)
 			countGeneration(s, old)
+			dropTopology(s)
 		},
 		Validate: func(_ context.Context, s *discoveryv1.EndpointSlice) field.ErrorList { return validateSlice(s) },
 		// Unchanged endpoints are not looked at again: there can be a thousand.

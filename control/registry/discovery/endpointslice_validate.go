@@ -1,8 +1,6 @@
 package discovery
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -12,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/skiff-run/skiff/control/registry/address"
 )
 
 // The bounds of a slice.
@@ -34,7 +34,10 @@ func validateSliceUpdate(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	if bad := validateEndpoints(s.Endpoints, s.AddressType); len(bad) > 0 && !apiequality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) {
 		errs = append(errs, bad...)
 	}
-	return append(errs, apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
+	if s.AddressType != old.AddressType {
+		errs = append(errs, field.Invalid(field.NewPath("addressType"), nil /* upstream shows none */, apivalidation.FieldImmutableErrorMsg))
+	}
+	return errs
 }
 
 // validateSliceHead checks everything but the endpoints.
@@ -112,60 +115,37 @@ func validateEndpoints(endpoints []discoveryv1.Endpoint, kind discoveryv1.Addres
 	return errs
 }
 
+// validateAddresses checks the addresses of one endpoint.
 func validateAddresses(addresses []string, kind discoveryv1.AddressType, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(addresses) == 0 {
-		errs = append(errs, field.Required(path, "must contain at least 1 address"))
+		errs = append(errs, field.Required(path, ""))
 	} else if len(addresses) > maxAddresses {
 		errs = append(errs, field.TooMany(path, len(addresses), maxAddresses))
 	}
-	for i, address := range addresses {
+	for i, ip := range addresses {
 		at := path.Index(i)
 		switch kind {
 		case discoveryv1.AddressTypeFQDN:
-			errs = append(errs, validation.IsFullyQualifiedDomainName(at, address)...)
+			errs = append(errs, validation.IsFullyQualifiedDomainName(at, ip)...)
 		case discoveryv1.AddressTypeIPv4:
-			if bad := validation.IsValidIPForLegacyField(at, address, true, nil); len(bad) > 0 {
+			if bad := validation.IsValidIPForLegacyField(at, ip, true, nil); len(bad) > 0 {
 				errs = append(errs, bad...)
 				continue
 			}
-			if !netutils.IsIPv4String(address) {
-				errs = append(errs, field.Invalid(path, address, "must be an IPv4 address"))
+			if !netutils.IsIPv4String(ip) {
+				errs = append(errs, field.Invalid(path, ip, "must be an IPv4 address"))
 			}
-			errs = append(errs, validateReachable(address, at)...)
+			errs = append(errs, address.ValidateReachable(ip, at)...)
 		case discoveryv1.AddressTypeIPv6:
-			if bad := validation.IsValidIP(at, address); len(bad) > 0 {
+			if bad := validation.IsValidIP(at, ip); len(bad) > 0 {
 				errs = append(errs, bad...)
 				continue
 			}
-			if !netutils.IsIPv6String(address) {
-				errs = append(errs, field.Invalid(path, address, "must be an IPv6 address"))
+			if !netutils.IsIPv6String(ip) {
+				errs = append(errs, field.Invalid(path, ip, "must be an IPv6 address"))
 			}
-			errs = append(errs, validateReachable(address, at)...)
-		}
-	}
-	return errs
-}
-
-// validateReachable refuses addresses that mean something else on every node:
-// through them a proxy could be made to reach what a node keeps to itself.
-func validateReachable(address string, path *field.Path) field.ErrorList {
-	ip := netutils.ParseIPSloppy(address)
-	if ip == nil {
-		return field.ErrorList{field.Invalid(path, address, "must be a valid IP address")}
-	}
-	var errs field.ErrorList
-	for _, each := range []struct {
-		is      bool
-		message string
-	}{
-		{ip.IsUnspecified(), fmt.Sprintf("may not be unspecified (%v)", address)},
-		{ip.IsLoopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"},
-		{ip.IsLinkLocalUnicast(), "may not be in the link-local range (169.254.0.0/16, fe80::/10)"},
-		{ip.IsLinkLocalMulticast(), "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"},
-	} {
-		if each.is {
-			errs = append(errs, field.Invalid(path, address, each.message))
+			errs = append(errs, address.ValidateReachable(ip, at)...)
 		}
 	}
 	return errs

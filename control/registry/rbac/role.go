@@ -55,7 +55,7 @@ func validateRules(rules []rbacv1.PolicyRule, namespaced bool) field.ErrorList {
 func validateRule(rule *rbacv1.PolicyRule, namespaced bool, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(rule.Verbs) == 0 {
-		errs = append(errs, field.Required(path.Child("verbs"), "verbs must contain at least one value"))
+		errs = append(errs, field.Required(path.Child("verbs"), ""))
 	}
 	if len(rule.NonResourceURLs) > 0 {
 		urls := path.Child("nonResourceURLs")
@@ -91,7 +91,7 @@ func validateClusterRole(r, old *rbacv1.ClusterRole) field.ErrorList {
 		selector := &r.AggregationRule.ClusterRoleSelectors[i]
 		errs = append(errs, metav1validation.ValidateLabelSelector(selector, options, path.Index(i))...)
 		if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
-			errs = append(errs, field.Invalid(path.Index(i), selector, "invalid label selector."))
+			errs = append(errs, field.Invalid(path.Index(i), nil /* upstream shows none */, "invalid label selector."))
 		}
 	}
 	return errs

@@ -27,7 +27,7 @@ func TestValidationOfRules(t *testing.T) {
 		"a resource rule": {rule: rule("get", "", "pods"), namespaced: true},
 		"a path":          {rule: rbacv1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics"}}},
 		"nothing": {namespaced: true, want: []string{
-			"rules[0].verbs: Required value: verbs must contain at least one value",
+			"rules[0].verbs: Required value",
 			"rules[0].apiGroups: Required value: resource rules must supply at least one api group",
 			"rules[0].resources: Required value: resource rules must supply at least one resource",
 		}},
