@@ -15,6 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"github.com/skiff-run/skiff/control/registry"
 )
 
 // connection is a subresource that hands a request on to somebody else: an agent, a pod, a node.
@@ -89,3 +91,12 @@ type asCreate struct{ authorizer.Attributes }
 
 // GetVerb implements authorizer.Attributes.
 func (asCreate) GetVerb() string { return "create" }
+
+// whenAsked decides by the server's authorizer, which is complete only after
+// the resources are built.
+type whenAsked struct{ deps *registry.Dependencies }
+
+// Authorize implements authorizer.UnconditionalAuthorizer.
+func (w whenAsked) Authorize(ctx context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
+	return w.deps.Authorizer.Authorize(ctx, request)
+}

@@ -126,7 +126,7 @@ func addNodesAndPods(deps *registry.Dependencies, storages registry.Storages) er
 	pods.ReturnDeletedObject = true
 	storages.Add(own)
 	bindings := &podBinding{store: pods.Store}
-	streams := &podStreams{pods: pods, agents: reach, authorize: deps.Authorizer}
+	streams := &podStreams{pods: pods, agents: reach, authorize: whenAsked{deps}}
 	storages.Add(registry.Storages{
 		"bindings":                 &legacyBinding{bindings},
 		"pods/binding":             bindings,
