@@ -54,14 +54,15 @@ func packages(ctx context.Context, root string, names ...string) error {
 	return nil
 }
 
-// busybox is Debian's static busybox with a link for each of its commands.
+// busybox is Debian's busybox with a link for each of its commands. Not the
+// static one: it cannot look up names by DNS.
 func busybox(ctx context.Context, root string) error {
 	unpacked, err := os.MkdirTemp("", "skiff-busybox-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(unpacked)
-	if err := packages(ctx, unpacked, "busybox-static"); err != nil {
+	if err := packages(ctx, unpacked, "busybox", "libc6"); err != nil {
 		return err
 	}
 	if err := skeleton(root); err != nil {
@@ -73,6 +74,11 @@ func busybox(ctx context.Context, root string) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, dir := range []string{"lib", "lib64"} {
+		if err := command(ctx, unpacked, "cp", "-a", dir, root); err != nil {
+			return err
+		}
 	}
 	path := filepath.Join(root, "bin/busybox")
 	if err := os.WriteFile(path, program, 0o755); err != nil {
