@@ -38,8 +38,8 @@ func unavailable(err error) error {
 	return err
 }
 
-// listError explains why a list at a revision cannot be read.
-func (s *Store) listError(err error, revision int64, paging bool, continueKey, prefix string) error {
+// ListError explains why a list at a revision cannot be read.
+func (s *Store) ListError(err error, revision int64, paging bool, continueKey, prefix string) error {
 	switch {
 	case errors.Is(err, raftstore.ErrFutureRevision):
 		return storage.NewTooLargeResourceVersionError(uint64(revision), uint64(s.Config.Store.Revision()), 0)

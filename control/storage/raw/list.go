@@ -19,7 +19,7 @@ const maxPage = 10000
 
 // GetList implements storage.Interface.
 func (s *Store) GetList(ctx context.Context, key string, options storage.ListOptions, list runtime.Object) error {
-	prefix, err := s.key(key, options.Recursive)
+	prefix, err := s.Key(key, options.Recursive)
 	if err != nil {
 		return err
 	}
@@ -31,13 +31,10 @@ func (s *Store) GetList(ctx context.Context, key string, options storage.ListOpt
 	if err != nil {
 		return err
 	}
-	p := pager{store: s, prefix: prefix, options: options, start: continueKey, revision: at, newItem: newItem(list, items), items: items}
+	p := pager{store: s, prefix: prefix, options: options, start: continueKey, revision: at, newItem: newItem(list, items), items: items, exact: s.exactFields(options.Predicate)}
 	// A continue token for "the newest state" carries no revision either.
 	if at == 0 {
-		if p.revision, err = s.current(ctx); err != nil {
-			return err
-		}
-		if err := s.notOlder(options.ResourceVersion, p.revision); err != nil {
+		if p.revision, err = s.AtLeast(ctx, options.ResourceVersion); err != nil {
 			return err
 		}
 	}
@@ -67,6 +64,7 @@ type pager struct {
 	revision int64
 	newItem  func() runtime.Object
 	items    reflect.Value
+	exact    []exactField
 
 	lastKey   string
 	more      bool
@@ -79,7 +77,7 @@ func (p *pager) run(ctx context.Context) error {
 	for {
 		page, err := p.read(size)
 		if err != nil {
-			return p.store.listError(err, p.revision, p.options.Predicate.Continue != "", p.start, p.prefix)
+			return p.store.ListError(err, p.revision, p.options.Predicate.Continue != "", p.start, p.prefix)
 		}
 		p.remaining, p.more = page.Count, page.More
 		for i, kv := range page.KVs {
@@ -116,18 +114,50 @@ func (p *pager) add(ctx context.Context, kv *raftstore.KeyValue) error {
 	if ctx.Err() != nil {
 		return storage.NewTimeoutError(kv.Key, "request did not complete within requested timeout")
 	}
-	data, _, err := p.store.open(ctx, kv)
-	if err != nil {
-		return storage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", kv.Key, err))
-	}
-	object, err := p.store.Decoder.DecodeListItem(ctx, data, uint64(kv.ModRevision), p.newItem)
+	object, err := p.object(ctx, kv)
 	if err != nil {
 		return err
+	}
+	for _, exact := range p.exact {
+		if exact.indexer(object) != exact.value {
+			return nil
+		}
 	}
 	if matches, err := p.options.Predicate.Matches(object); err == nil && matches {
 		p.items.Set(reflect.Append(p.items, reflect.ValueOf(object).Elem()))
 	}
 	return nil
+}
+
+// object is the item of a list that is stored under a key.
+func (p *pager) object(ctx context.Context, kv *raftstore.KeyValue) (runtime.Object, error) {
+	if p.store.Objects != nil {
+		return p.store.Objects.Object(ctx, kv)
+	}
+	data, _, err := p.store.open(ctx, kv)
+	if err != nil {
+		return nil, storage.NewInternalError(fmt.Errorf("unable to transform key %q: %w", kv.Key, err))
+	}
+	return p.store.Decoder.DecodeListItem(ctx, data, uint64(kv.ModRevision), p.newItem)
+}
+
+// exactField is a field that must have a value, and how to read it.
+type exactField struct {
+	indexer storage.IndexerFunc
+	value   string
+}
+
+// exactFields are the demands of a selector that can be checked quickly.
+func (s *Store) exactFields(predicate storage.SelectionPredicate) (demands []exactField) {
+	if predicate.Field == nil {
+		return nil
+	}
+	for field, indexer := range s.Indexers {
+		if value, exact := predicate.Field.RequiresExactMatch(field); exact {
+			demands = append(demands, exactField{indexer, value})
+		}
+	}
+	return demands
 }
 
 // itemsOf returns the slice of a list's items.

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,6 +36,16 @@ type Config struct {
 	NewFunc                func() runtime.Object
 	Versioner              storage.Versioner
 	Decoder                etcd3.Decoder
+	// Objects gives decoded objects instead of decoding at every read; nil decodes.
+	Objects Objects
+	// Indexers give a field's value quickly, to sort objects out of a list before
+	// all their fields are computed.
+	Indexers storage.IndexerFuncs
+}
+
+// Objects keeps what was decoded. The objects are shared: nobody changes them.
+type Objects interface {
+	Object(ctx context.Context, kv *raftstore.KeyValue) (runtime.Object, error)
 }
 
 // Store implements storage.Interface. It is safe for concurrent use.
@@ -66,7 +77,8 @@ type authenticated string
 // AuthenticatedData implements value.Context.
 func (a authenticated) AuthenticatedData() []byte { return []byte(a) }
 
-func (s *Store) key(key string, recursive bool) (string, error) {
+// Key is the key or prefix in the store of what the registry calls key.
+func (s *Store) Key(key string, recursive bool) (string, error) {
 	prepared, err := storage.PrepareKey(s.ResourcePrefix, key, recursive)
 	if err != nil {
 		return "", err
@@ -77,8 +89,8 @@ func (s *Store) key(key string, recursive bool) (string, error) {
 // Versioner implements storage.Interface.
 func (s *Store) Versioner() storage.Versioner { return s.Config.Versioner }
 
-// current waits until everything committed before the call can be read here.
-func (s *Store) current(ctx context.Context) (int64, error) {
+// Current waits until everything committed before the call can be read here.
+func (s *Store) Current(ctx context.Context) (int64, error) {
 	revision, err := s.Config.Store.ReadIndex(ctx)
 	return revision, unavailable(err)
 }
@@ -86,15 +98,11 @@ func (s *Store) current(ctx context.Context) (int64, error) {
 // Get implements storage.Interface. The answer is the newest state, which
 // satisfies every resourceVersion that has happened.
 func (s *Store) Get(ctx context.Context, key string, options storage.GetOptions, out runtime.Object) error {
-	key, err := s.key(key, false)
+	key, err := s.Key(key, false)
 	if err != nil {
 		return err
 	}
-	revision, err := s.current(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.notOlder(options.ResourceVersion, revision); err != nil {
+	if _, err := s.AtLeast(ctx, options.ResourceVersion); err != nil {
 		return err
 	}
 	kv, _, err := s.Config.Store.Get(key, 0)
@@ -107,11 +115,59 @@ func (s *Store) Get(ctx context.Context, key string, options storage.GetOptions,
 		}
 		return storage.NewKeyNotFoundError(key, 0)
 	}
+	if s.Objects == nil {
+		return s.decodeInto(ctx, kv, out)
+	}
+	object, err := s.Objects.Object(ctx, kv)
+	if err != nil {
+		return err
+	}
+	if options.ResourceVersion == "" {
+		// As with etcd, who asks for the newest state may do with it as he pleases.
+		object = object.DeepCopyObject()
+	}
+	return assign(out, object)
+}
+
+// decodeInto decodes a version into an object.
+func (s *Store) decodeInto(ctx context.Context, kv *raftstore.KeyValue, out runtime.Object) error {
 	data, _, err := s.open(ctx, kv)
 	if err != nil {
 		return err
 	}
 	return s.Decoder.Decode(data, out, kv.ModRevision)
+}
+
+// Decode decodes a version into a new object.
+func (s *Store) Decode(ctx context.Context, kv *raftstore.KeyValue) (runtime.Object, error) {
+	object := s.NewFunc()
+	if err := s.decodeInto(ctx, kv, object); err != nil {
+		return nil, err
+	}
+	return object, nil
+}
+
+// written gives the caller what he wrote, as it is read back.
+func (s *Store) written(ctx context.Context, kv *raftstore.KeyValue, data []byte, out runtime.Object) error {
+	if s.Objects == nil {
+		return s.Decoder.Decode(data, out, kv.ModRevision)
+	}
+	object, err := s.Objects.Object(ctx, kv)
+	if err != nil {
+		return err
+	}
+	return assign(out, object.DeepCopyObject())
+}
+
+// assign makes out the same as object, with which it shares what lies deeper
+// than the outermost struct.
+func assign(out, object runtime.Object) error {
+	to, from := reflect.ValueOf(out).Elem(), reflect.ValueOf(object).Elem()
+	if !from.Type().AssignableTo(to.Type()) {
+		return fmt.Errorf("a stored %T cannot be read into %T", object, out)
+	}
+	to.Set(from)
+	return nil
 }
 
 // open decrypts what is stored.
@@ -123,24 +179,27 @@ func (s *Store) open(ctx context.Context, kv *raftstore.KeyValue) (data []byte, 
 	return data, stale, nil
 }
 
-// notOlder refuses a resourceVersion that has not happened yet.
-func (s *Store) notOlder(minimum string, revision int64) error {
-	if minimum == "" {
-		return nil
-	}
+// AtLeast waits until the state here is as new as a resourceVersion demands
+// ("" is the newest there is) and returns its revision. One that has not
+// happened yet is refused at once.
+func (s *Store) AtLeast(ctx context.Context, minimum string) (int64, error) {
 	least, err := s.Config.Versioner.ParseResourceVersion(minimum)
 	if err != nil {
-		return fmt.Errorf("resourceVersion %q: %w", minimum, err)
+		return 0, fmt.Errorf("resourceVersion %q: %w", minimum, err)
 	}
-	if least > uint64(revision) {
-		return storage.NewTooLargeResourceVersionError(least, uint64(revision), 0)
+	if local := s.Config.Store.Revision(); minimum != "" && least <= uint64(local) && s.Config.Store.Ready() == nil {
+		return local, nil
 	}
-	return nil
+	revision, err := s.Current(ctx)
+	if err == nil && least > uint64(revision) {
+		err = storage.NewTooLargeResourceVersionError(least, uint64(revision), 0)
+	}
+	return revision, err
 }
 
 // Create implements storage.Interface.
 func (s *Store) Create(ctx context.Context, key string, object, out runtime.Object, ttl uint64) error {
-	key, err := s.key(key, false)
+	key, err := s.Key(key, false)
 	if err != nil {
 		return err
 	}
@@ -164,7 +223,7 @@ func (s *Store) Create(ctx context.Context, key string, object, out runtime.Obje
 	if out == nil {
 		return nil
 	}
-	return s.Decoder.Decode(data, out, result.Revision)
+	return s.written(ctx, result.KV, data, out)
 }
 
 // put writes encoded data if the key still has the expected revision.
@@ -182,7 +241,7 @@ func (s *Store) put(ctx context.Context, key string, data []byte, expect int64, 
 
 // Stats implements storage.Interface.
 func (s *Store) Stats(context.Context) (storage.Stats, error) {
-	prefix, err := s.key(s.ResourcePrefix, true)
+	prefix, err := s.Key(s.ResourcePrefix, true)
 	if err != nil {
 		return storage.Stats{}, err
 	}
@@ -228,7 +287,7 @@ func (s *Store) RequestWatchProgress(context.Context) error { return nil }
 
 // GetCurrentResourceVersion implements storage.Interface.
 func (s *Store) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
-	revision, err := s.current(ctx)
+	revision, err := s.Current(ctx)
 	if err != nil {
 		return 0, err
 	}

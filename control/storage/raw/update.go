@@ -40,7 +40,8 @@ type attempt struct {
 // what is stored.
 func (s *Store) newAttempt(ctx context.Context, key string, typed, hint runtime.Object, ignoreNotFound, undecodable bool) (*attempt, error) {
 	a := &attempt{store: s, key: key, typed: typed, ignoreNotFound: ignoreNotFound, undecodable: undecodable}
-	if hint == nil || undecodable {
+	if hint == nil || undecodable || s.Objects != nil {
+		// What is stored here is nearer than any hint.
 		return a, a.refresh(ctx)
 	}
 	revision, err := s.Config.Versioner.ObjectResourceVersion(hint)
@@ -68,7 +69,7 @@ func (s *Store) encode(object runtime.Object) ([]byte, error) {
 
 // refresh reads the newest state.
 func (a *attempt) refresh(ctx context.Context) error {
-	if _, err := a.store.current(ctx); err != nil {
+	if _, err := a.store.Current(ctx); err != nil {
 		return err
 	}
 	kv, _, err := a.store.Config.Store.Get(a.key, 0)
@@ -93,7 +94,7 @@ func (a *attempt) load(ctx context.Context, kv *raftstore.KeyValue) error {
 	}
 	data, stale, err := a.store.open(ctx, kv)
 	if err == nil {
-		err = a.store.Decoder.Decode(data, object, kv.ModRevision)
+		object, err = a.store.own(ctx, kv, data, object)
 	}
 	switch {
 	case a.undecodable && err == nil:
@@ -106,6 +107,18 @@ func (a *attempt) load(ctx context.Context, kv *raftstore.KeyValue) error {
 	}
 	a.state = &state{object: object, data: data, revision: kv.ModRevision, stale: stale, fresh: true}
 	return nil
+}
+
+// own gives an object that the caller may change.
+func (s *Store) own(ctx context.Context, kv *raftstore.KeyValue, data []byte, empty runtime.Object) (runtime.Object, error) {
+	if s.Objects == nil {
+		return empty, s.Decoder.Decode(data, empty, kv.ModRevision)
+	}
+	object, err := s.Objects.Object(ctx, kv)
+	if err != nil {
+		return nil, err
+	}
+	return object.DeepCopyObject(), nil
 }
 
 // retry answers whether an error that came of the state is final: it is unless
@@ -126,7 +139,7 @@ func (a *attempt) retry(ctx context.Context, cause error) (again bool, err error
 
 // GuaranteedUpdate implements storage.Interface.
 func (s *Store) GuaranteedUpdate(ctx context.Context, key string, destination runtime.Object, ignoreNotFound bool, preconditions *storage.Preconditions, tryUpdate storage.UpdateFunc, hint runtime.Object) error {
-	key, err := s.key(key, false)
+	key, err := s.Key(key, false)
 	if err != nil {
 		return err
 	}
@@ -173,7 +186,7 @@ func (a *attempt) update(ctx context.Context, destination runtime.Object, precon
 	if !result.Succeeded {
 		return false, a.load(ctx, result.KV)
 	}
-	return true, a.store.Decoder.Decode(data, destination, result.Revision)
+	return true, a.store.written(ctx, result.KV, data, destination)
 }
 
 // compute gives the bytes the update wants stored.
@@ -199,7 +212,7 @@ func (a *attempt) compute(preconditions *storage.Preconditions, tryUpdate storag
 
 // Delete implements storage.Interface.
 func (s *Store) Delete(ctx context.Context, key string, out runtime.Object, preconditions *storage.Preconditions, validate storage.ValidateObjectFunc, hint runtime.Object, options storage.DeleteOptions) error {
-	key, err := s.key(key, false)
+	key, err := s.Key(key, false)
 	if err != nil {
 		return err
 	}

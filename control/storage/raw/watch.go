@@ -22,7 +22,7 @@ const resultBuffer = 100
 // Watch implements storage.Interface. Errors after the arguments are read
 // arrive as events of the watch.
 func (s *Store) Watch(ctx context.Context, key string, options storage.ListOptions) (watch.Interface, error) {
-	prefix, err := s.key(key, options.Recursive)
+	prefix, err := s.Key(key, options.Recursive)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (s *Store) Watch(ctx context.Context, key string, options storage.ListOptio
 	}
 	ctx, w.cancel = context.WithCancel(ctx)
 	if w.from == 0 && !w.initial {
-		if w.from, err = s.current(ctx); err != nil {
+		if w.from, err = s.Current(ctx); err != nil {
 			w.cancel()
 			return nil, err
 		}
@@ -78,7 +78,7 @@ func (w *watcher) run(ctx context.Context) {
 		err = w.follow(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
-		w.send(ctx, watch.Event{Type: watch.Error, Object: statusOf(err)})
+		w.send(ctx, watch.Event{Type: watch.Error, Object: StatusOf(err)})
 	}
 }
 
@@ -87,16 +87,16 @@ func (w *watcher) start(ctx context.Context) error {
 	if !w.initial {
 		return nil
 	}
-	now, err := w.store.current(ctx)
+	now, err := w.store.Current(ctx)
 	if err != nil {
 		return err
 	}
 	if w.from > now {
 		return storage.NewTooLargeResourceVersionError(uint64(w.from), uint64(now), 1)
 	}
-	found, err := w.store.pageOf(w.prefix, w.options.Recursive, now)
+	found, err := w.store.All(w.prefix, w.options.Recursive, now)
 	if err != nil {
-		return w.store.listError(err, now, false, "", w.prefix)
+		return w.store.ListError(err, now, false, "", w.prefix)
 	}
 	for _, kv := range found {
 		object, err := w.decode(ctx, kv, kv.ModRevision)
@@ -114,8 +114,8 @@ func (w *watcher) start(ctx context.Context) error {
 	return nil
 }
 
-// pageOf reads everything below a prefix, or the one key.
-func (s *Store) pageOf(prefix string, recursive bool, revision int64) ([]*raftstore.KeyValue, error) {
+// All reads everything below a prefix, or the one key.
+func (s *Store) All(prefix string, recursive bool, revision int64) ([]*raftstore.KeyValue, error) {
 	if recursive {
 		found, err := s.Config.Store.Range(prefix, "", 0, revision)
 		return found.KVs, err
@@ -247,8 +247,8 @@ func (w *watcher) send(ctx context.Context, event watch.Event) bool {
 	}
 }
 
-// statusOf is an error as a watch tells it.
-func statusOf(err error) *metav1.Status {
+// StatusOf is an error as a watch tells it.
+func StatusOf(err error) *metav1.Status {
 	if errors.Is(err, raftstore.ErrCompacted) {
 		err = apierrors.NewResourceExpired(watchExpired)
 	}
