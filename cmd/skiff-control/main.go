@@ -17,15 +17,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apiserver/pkg/authentication/serviceaccount"
-	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/skiff-run/skiff/control/apiserver"
-	"github.com/skiff-run/skiff/control/controllers"
-	"github.com/skiff-run/skiff/control/controllers/nodeipam"
-	"github.com/skiff-run/skiff/control/scheduler"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/raftstore"
@@ -79,7 +72,8 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	settings, err := serverConfig(c, store, logger)
+	leader := &leader{configuration: c, store: store, logger: logger}
+	settings, err := serverConfig(c, store, leader, logger)
 	if err != nil {
 		return err
 	}
@@ -90,7 +84,8 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	logger.Info("serving", "address", settings.Listener.Addr(), "version", daemon.Version)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
-	group.Go(func() error { return lead(ctx, c, store, server, logger) })
+	leader.server = server
+	group.Go(func() error { return leader.run(ctx) })
 	group.Go(func() error {
 		daemon.Watchdog(ctx, logger, store.Health)
 		return nil
@@ -101,7 +96,7 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	return err
 }
 
-func serverConfig(c *config.Control, store *raftstore.Store, logger *slog.Logger) (apiserver.Config, error) {
+func serverConfig(c *config.Control, store *raftstore.Store, leader *leader, logger *slog.Logger) (apiserver.Config, error) {
 	ports, err := utilnet.ParsePortRange(c.NodePortRange)
 	if err != nil {
 		return apiserver.Config{}, fmt.Errorf("nodePortRange: %w", err)
@@ -119,9 +114,7 @@ func serverConfig(c *config.Control, store *raftstore.Store, logger *slog.Logger
 		AdvertiseAddress: advertise, AdvertisePort: c.Port, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR), NodePorts: *ports,
 		ClusterDomain: c.ClusterDomain, AgentPort: 10250,
 		Components: map[string]func(context.Context) error{
-			"etcd-0":             store.Health,
-			"scheduler":          func(context.Context) error { return nil },
-			"controller-manager": func(context.Context) error { return nil },
+			"etcd-0": store.Health, "scheduler": leader.health, "controller-manager": leader.health,
 		},
 	}, nil
 }
@@ -138,80 +131,4 @@ func advertised(configured string) (netip.Addr, error) {
 	}
 	found, _ := netip.AddrFromSlice(address)
 	return found.Unmap(), nil
-}
-
-// lead runs scheduler and controllers while this member leads the store.
-func lead(ctx context.Context, c *config.Control, store *raftstore.Store, server *apiserver.Server, logger *slog.Logger) error {
-	subscription := store.Subscribe()
-	defer subscription.Close()
-	var stop context.CancelFunc
-	ended := make(chan struct{})
-	defer func() {
-		if stop != nil {
-			stop()
-			<-ended
-		}
-	}()
-	leading := store.IsLeader()
-	for {
-		switch {
-		case leading && stop == nil:
-			var term context.Context
-			term, stop = context.WithCancel(ctx)
-			ended = make(chan struct{})
-			go func() {
-				defer close(ended)
-				if err := runLoops(term, c, server, logger); err != nil && term.Err() == nil {
-					logger.Error("scheduler or controllers ended", "error", err)
-				}
-			}()
-		case !leading && stop != nil:
-			stop()
-			<-ended
-			stop = nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case leading = <-subscription.C:
-		}
-	}
-}
-
-func runLoops(ctx context.Context, c *config.Control, server *apiserver.Server, logger *slog.Logger) error {
-	if err := server.WaitBootstrapped(ctx); err != nil {
-		return err
-	}
-	schedulerClient, err := kubernetes.NewForConfig(server.ClientFor(&user.DefaultInfo{Name: user.KubeScheduler, Groups: []string{user.AllAuthenticated}}))
-	if err != nil {
-		return fmt.Errorf("make the scheduler's client: %w", err)
-	}
-	rootCA, err := os.ReadFile(filepath.Join(c.PKIDir, "ca.crt"))
-	if err != nil {
-		return fmt.Errorf("read the cluster's CA: %w", err)
-	}
-	factory := server.InformerFactory(server.Client())
-	placing := scheduler.New(schedulerClient, factory, logger)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return controllers.Run(ctx, controllers.Config{
-			ClientFor: func(name string) *rest.Config { return server.ClientFor(accountUser(name)) },
-			Informers: factory, Logger: logger, RootCA: rootCA,
-			PodCIDRs:     []nodeipam.Pool{{Range: netip.MustParsePrefix(c.PodCIDR), NodeMask: c.NodeCIDRMaskSize}},
-			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(c.ServiceCIDR)},
-		})
-	})
-	group.Go(func() error {
-		factory.StartWithContext(ctx)
-		return placing.Run(ctx)
-	})
-	return group.Wait()
-}
-
-func accountUser(name string) user.Info {
-	const namespace = "kube-system"
-	return &user.DefaultInfo{
-		Name:   serviceaccount.MakeUsername(namespace, name),
-		Groups: append(serviceaccount.MakeGroupNames(namespace), user.AllAuthenticated),
-	}
 }

@@ -137,7 +137,7 @@ func TestAUserWalksThroughACluster(t *testing.T) {
 		}
 		h.Up("--registry-config-dir", mirror)
 		h.Kubectl("rollout", "status", "deployment/web", "--timeout=90s")
-		h.Eventually(60*time.Second, "Running", "get", "pod", "chatty")
+		h.Eventually(60*time.Second, "Running", "get", "pod", "bare")
 	})
 }
 

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/skiff-run/skiff/control/apiserver"
+	"github.com/skiff-run/skiff/control/controllers"
+	"github.com/skiff-run/skiff/control/controllers/nodeipam"
+	"github.com/skiff-run/skiff/control/scheduler"
+	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/raftstore"
+)
+
+// restartAfter is how long scheduler and controllers wait after they have
+// failed together, before they are started again.
+const restartAfter = time.Second
+
+// leader runs scheduler and controllers while this member leads the store.
+type leader struct {
+	configuration *config.Control
+	store         *raftstore.Store
+	server        *apiserver.Server
+	logger        *slog.Logger
+	working       atomic.Bool
+}
+
+// health says whether scheduler and controllers work here, or another member
+// leads and runs its own.
+func (l *leader) health(context.Context) error {
+	if !l.store.IsLeader() || l.working.Load() {
+		return nil
+	}
+	return errors.New("not running although this member leads the store")
+}
+
+// run follows leadership until ctx ends.
+func (l *leader) run(ctx context.Context) error {
+	subscription := l.store.Subscribe()
+	defer subscription.Close()
+	stop := func() {}
+	defer func() { stop() }()
+	for leading, was := l.store.IsLeader(), false; ; {
+		if leading != was {
+			stop()
+			stop = func() {}
+			if leading {
+				stop = l.begin(ctx)
+			}
+			was = leading
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case leading = <-subscription.C:
+		}
+	}
+}
+
+// begin starts the loops of a term; the function it returns ends them and
+// returns when all have ended.
+func (l *leader) begin(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			err := l.work(ctx)
+			l.working.Store(false)
+			if ctx.Err() != nil {
+				return
+			}
+			l.logger.Error("scheduler and controllers ended; starting them again", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(restartAfter):
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// work runs scheduler and controllers on informers of their own until ctx ends
+// or one of them fails.
+func (l *leader) work(ctx context.Context) error {
+	if err := l.server.WaitBootstrapped(ctx); err != nil {
+		return err
+	}
+	c := l.configuration
+	client, err := kubernetes.NewForConfig(l.server.ClientFor(&user.DefaultInfo{Name: user.KubeScheduler, Groups: []string{user.AllAuthenticated}}))
+	if err != nil {
+		return fmt.Errorf("make the scheduler's client: %w", err)
+	}
+	rootCA, err := os.ReadFile(filepath.Join(c.PKIDir, "ca.crt"))
+	if err != nil {
+		return fmt.Errorf("read the cluster's CA: %w", err)
+	}
+	factory := l.server.InformerFactory(l.server.Client())
+	placing := scheduler.New(client, factory, l.logger)
+	l.working.Store(true)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return controllers.Run(ctx, controllers.Config{
+			ClientFor: func(name string) *rest.Config { return l.server.ClientFor(accountUser(name)) },
+			Informers: factory, Logger: l.logger, RootCA: rootCA,
+			PodCIDRs:     []nodeipam.Pool{{Range: netip.MustParsePrefix(c.PodCIDR), NodeMask: c.NodeCIDRMaskSize}},
+			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(c.ServiceCIDR)},
+		})
+	})
+	group.Go(func() error {
+		factory.StartWithContext(ctx)
+		return placing.Run(ctx)
+	})
+	return group.Wait()
+}
+
+// accountUser is a controller's service account.
+func accountUser(name string) user.Info {
+	const namespace = "kube-system"
+	return &user.DefaultInfo{
+		Name:   serviceaccount.MakeUsername(namespace, name),
+		Groups: append(serviceaccount.MakeGroupNames(namespace), user.AllAuthenticated),
+	}
+}
