@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 func encode(template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer) (Pair, error) {
@@ -38,6 +39,37 @@ func parseCertificate(data []byte) (*x509.Certificate, error) {
 		return nil, errors.New("holds no PEM certificate; restore it from a backup, or remove it together with its key to have it made anew")
 	}
 	return x509.ParseCertificate(block.Bytes)
+}
+
+// parseBundle returns the certificates of a PEM file, of which there must be one.
+func parseBundle(data []byte) ([]*x509.Certificate, error) {
+	var bundle []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		bundle = append(bundle, certificate)
+	}
+	if len(bundle) == 0 {
+		return nil, errors.New("holds no PEM certificate; restore it from a backup, or remove it together with its key to have it made anew")
+	}
+	return bundle, nil
+}
+
+func encodeBundle(bundle []*x509.Certificate) []byte {
+	var data []byte
+	for _, certificate := range bundle {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
+	}
+	return data
 }
 
 func parseKey(data []byte) (crypto.Signer, error) {
@@ -75,7 +107,7 @@ func readPair(dir, name string) (Pair, error) {
 		return Pair{Certificate: certificate, Key: key}, nil
 	case os.IsNotExist(certificateErr) && os.IsNotExist(keyErr):
 		return Pair{}, errNoPair
-	case os.IsNotExist(certificateErr) && keyErr == nil && name != "ca" && name != "front-proxy-ca":
+	case os.IsNotExist(certificateErr) && keyErr == nil && !slices.Contains(authorities, name):
 		return Pair{}, errNoPair
 	case certificateErr != nil:
 		return Pair{}, fmt.Errorf("read certificate: %w; its key is at %s: restore the certificate from a backup, or remove the key to have both made anew", certificateErr, keyPath)

@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,8 +38,10 @@ const (
 
 // Authority is a certificate authority with its key.
 type Authority struct {
+	// Certificate is the one that signs: of the trusted ones, that of the key.
 	Certificate *x509.Certificate
-	// PEM is the certificate as clients put it into their configuration.
+	// PEM are all trusted certificates, as clients put them into their
+	// configuration: more than one while an authority is being replaced.
 	PEM []byte
 	key crypto.Signer
 }
@@ -50,6 +53,8 @@ type Request struct {
 	// DNSNames and IPs are the names a server answers to.
 	DNSNames []string
 	IPs      []net.IP
+	// URIs name an identity that is no host.
+	URIs []*url.URL
 	// Server and Client say what the certificate may be used for.
 	Server, Client bool
 }
@@ -73,7 +78,24 @@ func EnsureAuthority(dir, name, commonName string) (*Authority, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	certificate, err := parseCertificate(pair.Certificate)
+	return newAuthorityOf(dir, name, pair)
+}
+
+// LoadAuthority returns the authority kept in dir as name.crt and name.key. The
+// error is fs.ErrNotExist when this machine has no key to sign with.
+func LoadAuthority(dir, name string) (*Authority, error) {
+	if _, err := os.Stat(filepath.Join(dir, name+".key")); err != nil {
+		return nil, fmt.Errorf("load certificate authority %s: %w", name, err)
+	}
+	pair, err := readPair(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	return newAuthorityOf(dir, name, pair)
+}
+
+func newAuthorityOf(dir, name string, pair Pair) (*Authority, error) {
+	bundle, err := parseBundle(pair.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority %s: %w", filepath.Join(dir, name+".crt"), err)
 	}
@@ -81,7 +103,19 @@ func EnsureAuthority(dir, name, commonName string) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key of certificate authority %s: %w", filepath.Join(dir, name+".key"), err)
 	}
-	return &Authority{Certificate: certificate, PEM: pair.Certificate, key: key}, nil
+	for _, certificate := range bundle {
+		if belongs(certificate, key) {
+			return &Authority{Certificate: certificate, PEM: pair.Certificate, key: key}, nil
+		}
+	}
+	return nil, fmt.Errorf("certificate authority %s: none of its certificates belongs to the key %s; restore both from the same backup",
+		filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+}
+
+// belongs says whether the certificate is one of the key.
+func belongs(certificate *x509.Certificate, key crypto.Signer) bool {
+	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(key.Public())
 }
 
 func newAuthority(commonName string) (Pair, error) {
@@ -110,7 +144,7 @@ func (a *Authority) Sign(r Request) (Pair, error) {
 		return Pair{}, err
 	}
 	template.Subject.Organization = r.Organizations
-	template.DNSNames, template.IPAddresses = r.DNSNames, r.IPs
+	template.DNSNames, template.IPAddresses, template.URIs = r.DNSNames, r.IPs, r.URIs
 	template.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 	template.ExtKeyUsage = r.usages()
 	if a.Certificate.NotAfter.Before(template.NotAfter) {
@@ -120,7 +154,7 @@ func (a *Authority) Sign(r Request) (Pair, error) {
 }
 
 // Ensure keeps the certificate dir/name.crt while it fits the request and is
-// valid for at least another tenth of its life; otherwise it signs a new one.
+// more than a third of its life is left; otherwise it signs a new one.
 func (a *Authority) Ensure(dir, name string, r Request) error {
 	pair, err := readPair(dir, name)
 	if err == nil && a.fits(pair, r) {
@@ -146,8 +180,7 @@ func (a *Authority) fits(pair Pair, r Request) bool {
 	if err != nil {
 		return false
 	}
-	public, ok := certificate.PublicKey.(*ecdsa.PublicKey)
-	if !ok || !public.Equal(key.Public()) || certificate.CheckSignatureFrom(a.Certificate) != nil {
+	if !belongs(certificate, key) || certificate.CheckSignatureFrom(a.Certificate) != nil {
 		return false
 	}
 	sameIPs := len(certificate.IPAddresses) == len(r.IPs)
@@ -158,8 +191,15 @@ func (a *Authority) fits(pair Pair, r Request) bool {
 		certificate.Subject.CommonName == r.CommonName &&
 		slices.Equal(certificate.Subject.Organization, r.Organizations) &&
 		slices.Equal(certificate.DNSNames, r.DNSNames) &&
+		slices.EqualFunc(certificate.URIs, r.URIs, func(a, b *url.URL) bool { return a.String() == b.String() }) &&
 		slices.Equal(certificate.ExtKeyUsage, r.usages()) &&
-		time.Until(certificate.NotAfter) > certificateLife/10
+		!due(certificate)
+}
+
+// due says whether a certificate should be renewed: when a third of its life
+// or less is left, so that a machine that was off for a season still has time.
+func due(certificate *x509.Certificate) bool {
+	return time.Until(certificate.NotAfter) <= certificate.NotAfter.Sub(certificate.NotBefore)/3
 }
 
 func (r Request) usages() []x509.ExtKeyUsage {
