@@ -21,13 +21,13 @@ type identity struct {
 
 const identityName = "member.json"
 
-// loadIdentity reads the identity kept in dir, or makes and keeps one. wanted
+// loadIdentity reads the identity kept in dir of fs, or makes and keeps one. wanted
 // is what the configuration says, "" for anything.
-func loadIdentity(dir, wanted string) (identity, error) {
+func loadIdentity(fs disk.FS, dir, wanted string) (identity, error) {
 	path := filepath.Join(dir, identityName)
-	raw, err := os.ReadFile(path)
+	raw, err := disk.ReadFile(fs, path)
 	if errors.Is(err, os.ErrNotExist) {
-		return makeIdentity(path, wanted)
+		return makeIdentity(fs, path, wanted)
 	}
 	if err != nil {
 		return identity{}, fmt.Errorf("read member identity: %w", err)
@@ -43,7 +43,7 @@ func loadIdentity(dir, wanted string) (identity, error) {
 	return id, nil
 }
 
-func makeIdentity(path, wanted string) (identity, error) {
+func makeIdentity(fs disk.FS, path, wanted string) (identity, error) {
 	id := identity{ID: wanted}
 	if id.ID == "" {
 		id.ID = hex.EncodeToString(randomBytes(8))
@@ -52,7 +52,7 @@ func makeIdentity(path, wanted string) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("encode member identity: %w", err)
 	}
-	if err := disk.WriteFile(path, append(raw, '\n')); err != nil {
+	if err := disk.WriteFile(fs, path, append(raw, '\n')); err != nil {
 		return identity{}, fmt.Errorf("keep member identity: %w", err)
 	}
 	return id, nil

@@ -6,6 +6,9 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/skiff-run/skiff/raftstore/disk"
+	"github.com/skiff-run/skiff/raftstore/internal/inject"
 )
 
 // Options say where a store lives and what bounds it. Only Dir is required.
@@ -44,6 +47,18 @@ type Options struct {
 	// record is damaged) and must end the process. The default logs the error
 	// and exits with code 1.
 	OnFatal func(error)
+
+	// Inject replaces parts of the member with ones that fail on purpose. Its
+	// type can only be named by this package and its tests' packages below it.
+	Inject *inject.Parts
+}
+
+// fs is the file system the member lives on.
+func (o *Options) fs() disk.FS {
+	if o.Inject != nil && o.Inject.FS != nil {
+		return o.Inject.FS
+	}
+	return disk.OS
 }
 
 // PeerStream carries the connections between members: the listener accepts

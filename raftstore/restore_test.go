@@ -159,7 +159,7 @@ func TestLostStateIsAnError(t *testing.T) {
 func TestInterruptedBootstrapIsFinished(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	log, err := disk.OpenLog(filepath.Join(dir, "log"), 64<<10, disk.NewGuard(func(err error) { t.Error(err) }, func(error) {}, time.Minute), newHCLog(quiet()))
+	log, err := disk.OpenLog(disk.OS, filepath.Join(dir, "log"), 64<<10, disk.NewGuard(func(err error) { t.Error(err) }, func(error) {}, time.Minute), newHCLog(quiet()))
 	if err != nil {
 		t.Fatal(err)
 	}

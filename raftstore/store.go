@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -30,7 +31,7 @@ type Store struct {
 	guard      *disk.Guard
 	wal        *disk.Log
 	snapshots  *disk.Snapshots
-	lock       *disk.Lock
+	lock       io.Closer
 	proposer   *proposer
 	leadership *leadership
 	keeper     *keeper
@@ -66,11 +67,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // open builds the parts in order; what was opened is closed again on an error.
 func (s *Store) open(ctx context.Context) error {
-	if err := disk.MakeDir(s.options.Dir); err != nil {
+	if err := disk.MakeDir(s.options.fs(), s.options.Dir); err != nil {
 		return err
 	}
 	var err error
-	if s.lock, err = disk.LockDir(s.options.Dir); err != nil {
+	if s.lock, err = disk.LockDir(s.options.fs(), s.options.Dir); err != nil {
 		return err
 	}
 	if err := s.openDisk(); err != nil {
@@ -90,15 +91,15 @@ func (s *Store) open(ctx context.Context) error {
 // openDisk loads what the member knew: identity, log and state.
 func (s *Store) openDisk() error {
 	var err error
-	if s.id, err = loadIdentity(s.options.Dir, s.options.MemberID); err != nil {
+	if s.id, err = loadIdentity(s.options.fs(), s.options.Dir, s.options.MemberID); err != nil {
 		return err
 	}
 	s.log = s.log.With("member", s.id.ID)
 	s.guard = disk.NewGuard(s.options.OnFatal, s.diskStalled, s.options.StallTimeout)
-	if s.wal, err = disk.OpenLog(filepath.Join(s.options.Dir, "log"), s.options.SegmentSize, s.guard, s.hclog("log")); err != nil {
+	if s.wal, err = disk.OpenLog(s.options.fs(), filepath.Join(s.options.Dir, "log"), s.options.SegmentSize, s.guard, s.hclog("log")); err != nil {
 		return err
 	}
-	if s.snapshots, err = disk.OpenSnapshots(filepath.Join(s.options.Dir, "snapshots"), snapshotsKept); err != nil {
+	if s.snapshots, err = disk.OpenSnapshots(s.options.fs(), filepath.Join(s.options.Dir, "snapshots"), snapshotsKept); err != nil {
 		return err
 	}
 	restored, err := restoreNewest(s.snapshots, s.wal, s.log)
@@ -211,7 +212,7 @@ func (s *Store) closeDisk() error {
 	if s.wal != nil {
 		errs = append(errs, s.wal.Close())
 	}
-	return errors.Join(append(errs, s.lock.Unlock())...)
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
 // Put writes one key. It answers when the write is durable and applied here.

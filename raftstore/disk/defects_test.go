@@ -143,7 +143,7 @@ func (f failingFile) Sync() error {
 func TestH7WriteErrorIsFatal(t *testing.T) {
 	t.Parallel()
 	openFailing := func(dir string, fail *atomic.Bool) (*wal.WAL, *meta) {
-		m := &meta{}
+		m := &meta{fs: OS}
 		filer := &segments{inner: segment.NewFiler(dir, failingFS{walfs.New(), fail})}
 		w, err := wal.Open(dir, wal.WithCodec(codec{}), wal.WithMetaStore(m), wal.WithSegmentFiler(filer), wal.WithLogger(hclog.NewNullLogger()))
 		if err != nil {
@@ -165,7 +165,7 @@ func TestH7WriteErrorIsFatal(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	mark, err := openMark(dir, true)
+	mark, err := openMark(OS, dir, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestHighWaterMarkNoticesTheLibraryDroppingRecords(t *testing.T) {
 	for at := int64(400); at < 1200; at++ {
 		damaged := copyDir(t, dir)
 		flip(t, damaged+"/"+segmentName(tail), at)
-		w, err := wal.Open(damaged, wal.WithCodec(codec{}), wal.WithMetaStore(&meta{}), wal.WithSegmentFiler(newSegments(damaged)), wal.WithLogger(hclog.NewNullLogger()))
+		w, err := wal.Open(damaged, wal.WithCodec(codec{}), wal.WithMetaStore(&meta{fs: OS}), wal.WithSegmentFiler(newSegments(OS, damaged)), wal.WithLogger(hclog.NewNullLogger()))
 		if err != nil {
 			continue
 		}
@@ -302,7 +302,7 @@ func TestCrashBetweenSealAndMetadata(t *testing.T) {
 	}
 
 	bareDir := crashed()
-	bare, err := wal.Open(bareDir, wal.WithCodec(codec{}), wal.WithMetaStore(&meta{}), wal.WithSegmentFiler(newSegments(bareDir)), wal.WithLogger(hclog.NewNullLogger()))
+	bare, err := wal.Open(bareDir, wal.WithCodec(codec{}), wal.WithMetaStore(&meta{fs: OS}), wal.WithSegmentFiler(newSegments(OS, bareDir)), wal.WithLogger(hclog.NewNullLogger()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +328,7 @@ func TestCrashBetweenSealAndMetadata(t *testing.T) {
 func markAt(t *testing.T, index uint64) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	m, err := openMark(dir, true)
+	m, err := openMark(OS, dir, true)
 	if err != nil {
 		t.Fatal(err)
 	}

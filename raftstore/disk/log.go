@@ -3,8 +3,8 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -13,6 +13,7 @@ import (
 
 // Log is raft's LogStore on raft-wal.
 type Log struct {
+	fs    FS
 	dir   string
 	wal   *wal.WAL
 	meta  *meta
@@ -23,22 +24,25 @@ type Log struct {
 	Appended func(entries, bytes int)
 }
 
-// OpenLog opens or makes the log in dir. It reads every record, so that damage
+// OpenLog opens or makes the log in dir of fs. It reads every record, so that damage
 // is found now and not when a record is needed, and it fails if the log is
 // shorter than it once was.
-func OpenLog(dir string, segmentSize int, guard *Guard, logger hclog.Logger) (*Log, error) {
-	if err := MakeDir(dir); err != nil {
+func OpenLog(fs FS, dir string, segmentSize int, guard *Guard, logger hclog.Logger) (*Log, error) {
+	if err := MakeDir(fs, dir); err != nil {
 		return nil, err
 	}
-	_, err := os.Stat(filepath.Join(dir, metaName))
-	isNew := errors.Is(err, os.ErrNotExist)
+	names, err := fs.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read log directory: %w", err)
+	}
+	isNew := !slices.Contains(names, metaName)
 	if isNew {
-		if err := missingMeta(filepath.Join(dir, metaName)); err != nil {
+		if err := missingMeta(filepath.Join(dir, metaName), names); err != nil {
 			return nil, err
 		}
 	}
-	l := &Log{dir: dir, meta: &meta{}, guard: guard}
-	if l.mark, err = openMark(dir, isNew); err != nil {
+	l := &Log{fs: fs, dir: dir, meta: &meta{fs: fs}, guard: guard}
+	if l.mark, err = openMark(fs, dir, isNew); err != nil {
 		return nil, err
 	}
 	if err := l.openWAL(segmentSize, logger); err != nil {
@@ -55,7 +59,7 @@ func OpenLog(dir string, segmentSize int, guard *Guard, logger hclog.Logger) (*L
 }
 
 func (l *Log) openWAL(segmentSize int, logger hclog.Logger) error {
-	filer := newSegments(l.dir)
+	filer := newSegments(l.fs, l.dir)
 	if err := finishRotation(l.dir, l.meta, filer, segmentSize); err != nil {
 		return err
 	}

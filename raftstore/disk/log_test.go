@@ -22,7 +22,7 @@ func testGuard(t *testing.T) *Guard {
 
 func open(t *testing.T, dir string) (*Log, error) {
 	t.Helper()
-	return OpenLog(dir, 64<<10, testGuard(t), hclog.NewNullLogger())
+	return OpenLog(OS, dir, 64<<10, testGuard(t), hclog.NewNullLogger())
 }
 
 func mustOpen(t *testing.T, dir string) *Log {
@@ -331,19 +331,19 @@ func flip(t *testing.T, path string, at int64) {
 func TestLockKeepsOthersOut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	lock, err := LockDir(dir)
+	lock, err := LockDir(OS, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LockDir(dir); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := LockDir(OS, dir); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("second lock: %v", err)
 	}
-	if err := lock.Unlock(); err != nil {
+	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := LockDir(dir)
+	again, err := LockDir(OS, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = again.Unlock()
+	_ = again.Close()
 }

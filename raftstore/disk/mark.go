@@ -32,8 +32,10 @@ const (
 // the process; against loss of power it is synced a few seconds later. Before
 // the log is cut at its end, the mark is lowered and synced.
 type mark struct {
+	fs FS
+
 	mu    sync.Mutex // guards all below
-	f     *os.File
+	f     File
 	turn  uint64
 	index uint64
 	timer *time.Timer
@@ -42,20 +44,20 @@ type mark struct {
 }
 
 // openMark opens the mark of the log in dir, making it if the log is new.
-func openMark(dir string, isNew bool) (*mark, error) {
+func openMark(fs FS, dir string, isNew bool) (*mark, error) {
 	path := filepath.Join(dir, markName)
 	flags := os.O_RDWR
 	if isNew {
 		flags |= os.O_CREATE
 	}
-	f, err := os.OpenFile(path, flags, fileMode)
+	f, err := fs.OpenFile(path, flags)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &DamageError{Path: path, Detail: "it is missing although the log exists"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open high-water mark: %w", err)
 	}
-	m := &mark{f: f}
+	m := &mark{fs: fs, f: f}
 	if err := m.read(isNew); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -85,7 +87,7 @@ func (m *mark) read(isNew bool) error {
 	if err := m.write(0); err != nil {
 		return err
 	}
-	return errors.Join(m.f.Sync(), syncDir(filepath.Dir(m.f.Name())))
+	return errors.Join(m.f.Sync(), m.fs.SyncDir(filepath.Dir(m.f.Name())))
 }
 
 func decodeMark(slot []byte) (turn, index uint64, ok bool) {

@@ -28,6 +28,7 @@ const metaMagic = "skiff-log-meta-1\n"
 // damage in its values, cannot write two of them at once through raft-wal's
 // interface, and keeps a memory map for a few hundred bytes.)
 type meta struct {
+	fs      FS
 	mu      sync.Mutex // guards everything below; held while writing
 	path    string
 	content metaContent
@@ -45,7 +46,7 @@ func (m *meta) Load(dir string) (types.PersistentState, error) {
 	defer m.mu.Unlock()
 	if !m.loaded {
 		m.path = filepath.Join(dir, metaName)
-		content, err := readMeta(m.path)
+		content, err := readMeta(m.fs, m.path)
 		if err != nil {
 			return types.PersistentState{}, err
 		}
@@ -61,11 +62,15 @@ func (m *meta) Load(dir string) (types.PersistentState, error) {
 	return state, nil
 }
 
-func readMeta(path string) (metaContent, error) {
+func readMeta(fs FS, path string) (metaContent, error) {
 	content := metaContent{Stable: map[string][]byte{}}
-	raw, err := os.ReadFile(path)
+	raw, err := ReadFile(fs, path)
 	if errors.Is(err, os.ErrNotExist) {
-		return content, missingMeta(path)
+		names, err := fs.ReadDir(filepath.Dir(path))
+		if err != nil {
+			return content, fmt.Errorf("read log directory: %w", err)
+		}
+		return content, missingMeta(path, names)
 	}
 	if err != nil {
 		return content, fmt.Errorf("read log metadata: %w", err)
@@ -89,14 +94,10 @@ func readMeta(path string) (metaContent, error) {
 
 // missingMeta tells a new log from one which lost its metadata: raft-wal
 // would take the second for the first and delete its segments.
-func missingMeta(path string) error {
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("read log directory: %w", err)
-	}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".wal") {
-			return &DamageError{Path: path, Detail: fmt.Sprintf("it is missing although segment %s exists", e.Name())}
+func missingMeta(path string, names []string) error {
+	for _, name := range names {
+		if strings.HasSuffix(name, ".wal") {
+			return &DamageError{Path: path, Detail: fmt.Sprintf("it is missing although segment %s exists", name)}
 		}
 	}
 	return nil
@@ -110,7 +111,7 @@ func (m *meta) write(changed metaContent) error {
 	}
 	raw := append([]byte(metaMagic), 0, 0, 0, 0)
 	binary.LittleEndian.PutUint32(raw[len(metaMagic):], crc32.Checksum(body, castagnoli))
-	if err := WriteFile(m.path, append(raw, body...)); err != nil {
+	if err := WriteFile(m.fs, m.path, append(raw, body...)); err != nil {
 		return fmt.Errorf("write log metadata: %w", err)
 	}
 	m.content = changed

@@ -3,10 +3,10 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
-	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 )
@@ -15,8 +15,8 @@ import (
 // see meta.Load.
 type segments struct{ inner *segment.Filer }
 
-func newSegments(dir string) *segments {
-	return &segments{inner: segment.NewFiler(dir, &files{FS: fs.New()})}
+func newSegments(fs FS, dir string) *segments {
+	return &segments{inner: segment.NewFiler(dir, files{fs})}
 }
 
 func (s *segments) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
@@ -55,29 +55,70 @@ func (s *segments) Delete(base, id uint64) error {
 	return err
 }
 
-// files is the file system below the segments: private files, and a tail that
-// is synced when it is opened. After kill -9 the end of the tail may be only in
-// the page cache; raft takes what it finds in the log for durable.
-type files struct{ *fs.FS }
+// files is raft-wal's file system on ours. A tail is synced when it is opened:
+// after kill -9 its end may be only in the page cache, and raft takes what it
+// finds in the log for durable.
+type files struct{ fs FS }
 
-func (f *files) Create(dir, name string, size uint64) (types.WritableFile, error) {
-	w, err := f.FS.Create(dir, name, size)
+func (f files) ListDir(dir string) ([]string, error) { return f.fs.ReadDir(dir) }
+
+func (f files) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	if size > math.MaxInt32 {
+		return nil, fmt.Errorf("a segment of %d bytes is too large", size)
+	}
+	path := filepath.Join(dir, name)
+	w, err := f.fs.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(filepath.Join(dir, name), fileMode); err != nil {
-		return nil, errors.Join(err, w.Close())
+	if size > 0 {
+		if err := w.Allocate(int64(size)); err != nil {
+			return nil, errors.Join(fmt.Errorf("allocate %s: %w", path, err), w.Close())
+		}
+	}
+	return &newSegment{File: w, fs: f.fs, dir: dir}, nil
+}
+
+func (f files) Delete(dir, name string) error {
+	if err := f.fs.Remove(filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return f.fs.SyncDir(dir)
+}
+
+func (f files) OpenReader(dir, name string) (types.ReadableFile, error) {
+	return f.fs.OpenFile(filepath.Join(dir, name), os.O_RDONLY)
+}
+
+func (f files) OpenWriter(dir, name string) (types.WritableFile, error) {
+	w, err := f.fs.OpenFile(filepath.Join(dir, name), os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	// The name too: the process may have died between the first sync of the
+	// segment and that of its directory.
+	if err := errors.Join(w.Sync(), f.fs.SyncDir(dir)); err != nil {
+		return nil, errors.Join(fmt.Errorf("sync %s: %w", name, err), w.Close())
 	}
 	return w, nil
 }
 
-func (f *files) OpenWriter(dir, name string) (types.WritableFile, error) {
-	w, err := f.FS.OpenWriter(dir, name)
-	if err != nil {
-		return nil, err
+// newSegment is a segment whose name is not durable yet: its first Sync syncs
+// the directory too.
+type newSegment struct {
+	File
+	fs    FS
+	dir   string
+	named bool // raft-wal has one writer at a time
+}
+
+func (s *newSegment) Sync() error {
+	if err := s.File.Sync(); err != nil || s.named {
+		return err
 	}
-	if err := w.Sync(); err != nil {
-		return nil, errors.Join(fmt.Errorf("sync %s: %w", name, err), w.Close())
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return err
 	}
-	return w, nil
+	s.named = true
+	return nil
 }

@@ -22,6 +22,7 @@ import (
 //
 // A file gets its name only when it is complete and synced.
 type Snapshots struct {
+	fs     FS
 	dir    string
 	retain int
 }
@@ -36,22 +37,22 @@ const (
 
 // OpenSnapshots opens or makes the snapshot directory, which keeps the newest
 // retain snapshots, and removes what a crash left half-written.
-func OpenSnapshots(dir string, retain int) (*Snapshots, error) {
-	if err := MakeDir(dir); err != nil {
+func OpenSnapshots(fs FS, dir string, retain int) (*Snapshots, error) {
+	if err := MakeDir(fs, dir); err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(dir)
+	names, err := fs.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot directory: %w", err)
 	}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".tmp") {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+	for _, name := range names {
+		if strings.HasSuffix(name, ".tmp") {
+			if err := fs.Remove(filepath.Join(dir, name)); err != nil {
 				return nil, fmt.Errorf("remove half-written snapshot: %w", err)
 			}
 		}
 	}
-	return &Snapshots{dir: dir, retain: retain}, nil
+	return &Snapshots{fs: fs, dir: dir, retain: retain}, nil
 }
 
 // Create implements raft.SnapshotStore.
@@ -65,7 +66,7 @@ func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 		Configuration: configuration, ConfigurationIndex: configurationIndex,
 	}
 	path := filepath.Join(s.dir, id+snapshotSuffix)
-	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_EXCL|os.O_WRONLY, fileMode)
+	f, err := s.fs.OpenFile(path+".tmp", os.O_CREATE|os.O_EXCL|os.O_WRONLY)
 	if err != nil {
 		return nil, fmt.Errorf("create snapshot: %w", err)
 	}
@@ -114,7 +115,7 @@ type snapshotSink struct {
 	store  *Snapshots
 	id     string
 	path   string
-	f      *os.File
+	f      File
 	frames *frameWriter
 	done   bool
 }
@@ -151,10 +152,10 @@ func (k *snapshotSink) complete() error {
 	if err := k.f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(k.path+".tmp", k.path); err != nil {
+	if err := k.store.fs.Rename(k.path+".tmp", k.path); err != nil {
 		return err
 	}
-	return syncDir(k.store.dir)
+	return k.store.fs.SyncDir(k.store.dir)
 }
 
 // Cancel drops an unfinished snapshot.
@@ -164,7 +165,7 @@ func (k *snapshotSink) Cancel() error {
 	}
 	k.done = true
 	_ = k.f.Close() // it may be closed; what was written is dropped anyway
-	if err := os.Remove(k.path + ".tmp"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := k.store.fs.Remove(k.path + ".tmp"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove cancelled snapshot: %w", err)
 	}
 	return nil
@@ -172,14 +173,14 @@ func (k *snapshotSink) Cancel() error {
 
 // names returns the snapshot files, newest first.
 func (s *Snapshots) names() ([]string, error) {
-	entries, err := os.ReadDir(s.dir)
+	files, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot directory: %w", err)
 	}
 	var names []string
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), snapshotSuffix) {
-			names = append(names, e.Name())
+	for _, name := range files {
+		if strings.HasSuffix(name, snapshotSuffix) {
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
@@ -194,7 +195,7 @@ func (s *Snapshots) prune() error {
 		return err
 	}
 	for i := s.retain; i < len(names); i++ {
-		if err := os.Remove(filepath.Join(s.dir, names[i])); err != nil {
+		if err := s.fs.Remove(filepath.Join(s.dir, names[i])); err != nil {
 			return fmt.Errorf("remove old snapshot: %w", err)
 		}
 	}
@@ -232,9 +233,9 @@ func (s *Snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 }
 
 // open reads header and trailer and leaves the file at the first frame.
-func (s *Snapshots) open(id string) (*os.File, *raft.SnapshotMeta, error) {
+func (s *Snapshots) open(id string) (File, *raft.SnapshotMeta, error) {
 	path := s.Path(id)
-	f, err := os.Open(path)
+	f, err := s.fs.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open snapshot: %w", err)
 	}
@@ -251,13 +252,13 @@ func (s *Snapshots) open(id string) (*os.File, *raft.SnapshotMeta, error) {
 	return f, meta, nil
 }
 
-func readTrailer(f *os.File) (int64, error) {
-	info, err := f.Stat()
+func readTrailer(f File) (int64, error) {
+	size, err := f.Size()
 	if err != nil {
 		return 0, err
 	}
 	var trailer [trailerLen]byte
-	if _, err := f.ReadAt(trailer[:], max(0, info.Size()-trailerLen)); err != nil {
+	if _, err := f.ReadAt(trailer[:], max(0, size-trailerLen)); err != nil {
 		return 0, fmt.Errorf("%w: trailer: %w", ErrFrame, err)
 	}
 	if crc32.Checksum(trailer[:8], castagnoli) != binary.LittleEndian.Uint32(trailer[8:]) {
@@ -267,7 +268,7 @@ func readTrailer(f *os.File) (int64, error) {
 }
 
 type snapshotReader struct {
-	f      *os.File
+	f      File
 	frames *frameReader
 }
 
@@ -296,8 +297,8 @@ func (s *Snapshots) IDs() ([]string, error) {
 // SetAside renames a damaged snapshot, so that raft does not see it and a
 // person still can.
 func (s *Snapshots) SetAside(id string) error {
-	if err := os.Rename(s.Path(id), s.Path(id)+damagedSuffix); err != nil {
+	if err := s.fs.Rename(s.Path(id), s.Path(id)+damagedSuffix); err != nil {
 		return fmt.Errorf("set damaged snapshot aside: %w", err)
 	}
-	return syncDir(s.dir)
+	return s.fs.SyncDir(s.dir)
 }

@@ -54,7 +54,7 @@ func noise(n int) []byte {
 func TestSnapshotRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, frameSize - 1, frameSize, frameSize + 1, 5*frameSize + 17} {
-		s, err := OpenSnapshots(t.TempDir(), 2)
+		s, err := OpenSnapshots(OS, t.TempDir(), 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 func TestOnlyTheNewestSnapshotsStay(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := OpenSnapshots(dir, 2)
+	s, err := OpenSnapshots(OS, dir, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestOnlyTheNewestSnapshotsStay(t *testing.T) {
 	if err := os.WriteFile(s.Path("half")+".tmp", []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenSnapshots(dir, 2); err != nil {
+	if _, err := OpenSnapshots(OS, dir, 2); err != nil {
 		t.Fatal(err)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
@@ -104,7 +104,7 @@ func TestOnlyTheNewestSnapshotsStay(t *testing.T) {
 
 func TestDamagedSnapshotFileIsAnError(t *testing.T) {
 	t.Parallel()
-	s, err := OpenSnapshots(t.TempDir(), 2)
+	s, err := OpenSnapshots(OS, t.TempDir(), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
