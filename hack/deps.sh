@@ -3,7 +3,7 @@
 #   hack/deps.sh [--test]    --test adds what only the tests and the demo need
 set -euo pipefail
 wanted="containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2"
-[ "${1:-}" = --test ] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl"
+[ "${1:-}" = --test ] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl busybox:busybox-static"
 missing=()
 for each in $wanted; do
   command -v "${each%%:*}" >/dev/null || [ -x "/usr/sbin/${each%%:*}" ] || missing+=("${each##*:}")
