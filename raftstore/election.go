@@ -48,7 +48,7 @@ func bootstrap(log *disk.Log, snapshots *disk.Snapshots, id string, address raft
 // voters counts the voters of the newest configuration this member knows.
 func (s *Store) voters() int {
 	n := 0
-	for _, server := range s.raft.GetConfiguration().Configuration().Servers {
+	for _, server := range s.configuration().Servers {
 		if server.Suffrage == raft.Voter {
 			n++
 		}
@@ -63,11 +63,7 @@ func (s *Store) alone() bool { return s.voters() == 1 }
 // leader hands over, instead of waiting for a leader that cannot exist; then it
 // waits until everything committed is applied.
 func (s *Store) lead(ctx context.Context) error {
-	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
-	var response raft.TimeoutNowResponse
-	if err := s.transport.TimeoutNow(raft.ServerID(s.id.ID), s.transport.LocalAddr(), request, &response); err != nil {
-		s.log.Debug("could not call an election, waiting for the timeout", "error", err)
-	}
+	s.transport.callElection()
 	for {
 		leading, changed := s.leadership.get()
 		if leading {

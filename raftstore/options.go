@@ -3,7 +3,6 @@ package raftstore
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -20,9 +19,22 @@ type Options struct {
 	// Logger, slog.Default() if nil.
 	Logger *slog.Logger
 
-	// Peers connects this member to others. Without it the member is alone and
-	// opens no socket.
-	Peers PeerStream
+	// Network connects this member to others. Without it the member is alone
+	// and opens no socket. The store closes it.
+	Network Network
+	// Address is the host:port by which other members reach this one; needed
+	// with a Network.
+	Address string
+	// Join: a member with an empty Dir waits to be added to a cluster instead
+	// of founding one. It means nothing once Dir is not empty.
+	Join bool
+
+	// HeartbeatTimeout is how long a member hears nothing from its leader before
+	// it wants another one. Heartbeats are sent ten times as often.
+	HeartbeatTimeout time.Duration // default 500 ms
+	// LeaderLeaseTimeout is how long a leader hears nothing from a majority
+	// before it gives up; not longer than HeartbeatTimeout.
+	LeaderLeaseTimeout time.Duration // default four fifths of HeartbeatTimeout
 
 	// HistoryAge, HistoryEvents and HistoryBytes bound the events kept for
 	// watches and reads in the past. The leader compacts when any is exceeded.
@@ -61,13 +73,6 @@ func (o *Options) fs() disk.FS {
 	return disk.OS
 }
 
-// PeerStream carries the connections between members: the listener accepts
-// those of others and Dial opens one. It authenticates both sides.
-type PeerStream interface {
-	net.Listener
-	Dial(address string, timeout time.Duration) (net.Conn, error)
-}
-
 // withDefaults fills in what was left out and refuses what makes no sense.
 func (o Options) withDefaults() (Options, error) {
 	if o.Dir == "" {
@@ -83,6 +88,12 @@ func (o Options) withDefaults() (Options, error) {
 			os.Exit(1)
 		}
 	}
+	if (o.Network == nil) != (o.Address == "") {
+		return o, fmt.Errorf("Options.Network and Options.Address go together: a member that others reach needs both, a lone one neither")
+	}
+	if o.Join && o.Network == nil {
+		return o, fmt.Errorf("Options.Join needs a Network: without one nobody can add this member")
+	}
 	for _, d := range []struct {
 		name  string
 		value *int64
@@ -94,6 +105,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"SnapshotBytes", &o.SnapshotBytes, 64 << 20},
 		{"HistoryAge", (*int64)(&o.HistoryAge), int64(5 * time.Minute)},
 		{"StallTimeout", (*int64)(&o.StallTimeout), int64(2 * time.Second)},
+		{"HeartbeatTimeout", (*int64)(&o.HeartbeatTimeout), int64(500 * time.Millisecond)},
 	} {
 		if *d.value < 0 {
 			return o, fmt.Errorf("Options.%s is negative", d.name)
@@ -101,6 +113,15 @@ func (o Options) withDefaults() (Options, error) {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
+	}
+	if o.LeaderLeaseTimeout == 0 {
+		o.LeaderLeaseTimeout = o.HeartbeatTimeout / 5 * 4
+	}
+	if o.HeartbeatTimeout < 50*time.Millisecond {
+		return o, fmt.Errorf("Options.HeartbeatTimeout is %s: it must be at least 50 ms", o.HeartbeatTimeout)
+	}
+	if o.LeaderLeaseTimeout < 5*time.Millisecond || o.LeaderLeaseTimeout > o.HeartbeatTimeout {
+		return o, fmt.Errorf("Options.LeaderLeaseTimeout is %s: it must be at least 5 ms and at most HeartbeatTimeout (%s)", o.LeaderLeaseTimeout, o.HeartbeatTimeout)
 	}
 	if o.SegmentSize == 0 {
 		o.SegmentSize = 32 << 20

@@ -35,7 +35,7 @@ func (s *Store) confirmTerm(term uint64) error {
 	if s.raft.CurrentTerm() != term {
 		return ErrNotLeader
 	}
-	if s.options.Peers != nil && !s.alone() {
+	if !s.alone() {
 		return errors.New("this version can read consistently only while it is the only voter")
 	}
 	return nil

@@ -27,7 +27,7 @@ type Store struct {
 	fsm        *fsm
 	state      *mvcc.State
 	raft       *raft.Raft
-	transport  mainLoopTransport
+	transport  *transport
 	guard      *disk.Guard
 	wal        *disk.Log
 	snapshots  *disk.Snapshots
@@ -37,11 +37,13 @@ type Store struct {
 	keeper     *keeper
 	archivist  *archivist
 	metrics    *metrics
+	handlers   map[callKind]callHandler
 
 	stalled atomic.Pointer[error] // the disk hangs right now
 	ready   atomic.Bool
 
-	notify    chan bool // raft's word on leadership
+	notify    chan bool     // raft's word on leadership
+	started   chan struct{} // closed when raft is there
 	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -57,8 +59,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, leadership: newLeadership(), metrics: newMetrics(),
-		notify: make(chan bool, 8), closing: make(chan struct{}),
+		notify: make(chan bool, 8), started: make(chan struct{}), closing: make(chan struct{}),
 	}
+	s.handlers = s.callHandlers()
 	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", o.Dir, err)
 	}
@@ -115,9 +118,13 @@ func (s *Store) openDisk() error {
 
 // start brings raft and our goroutines to life.
 func (s *Store) start() error {
-	s.transport = newTransport(s.options.Peers, s.id.ID, s.hclog("transport"))
-	if err := bootstrap(s.wal, s.snapshots, s.id.ID, s.transport.LocalAddr()); err != nil {
-		return errors.Join(err, s.transport.Close())
+	if err := s.connect(); err != nil {
+		return err
+	}
+	if !s.options.Join {
+		if err := bootstrap(s.wal, s.snapshots, s.id.ID, s.transport.LocalAddr()); err != nil {
+			return errors.Join(err, s.disconnect())
+		}
 	}
 	s.keeper = newKeeper(s)
 	s.wal.Appended = s.archivist.appended
@@ -125,13 +132,40 @@ func (s *Store) start() error {
 	var err error
 	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, s.wal, s.wal.Stable(), s.snapshots, s.transport)
 	if err != nil {
-		return errors.Join(fmt.Errorf("start raft: %w", err), s.transport.Close())
+		return errors.Join(fmt.Errorf("start raft: %w", err), s.disconnect())
 	}
+	s.transport.attach(s.raft)
+	close(s.started)
 	s.proposer = newProposer(s.closing, s.raft, s.leadership, s.metrics)
 	for _, run := range []func(){s.proposer.gather, s.proposer.resolve, s.followLeadership, s.keeper.run, s.archivist.run} {
 		s.running.Go(run)
 	}
 	return nil
+}
+
+// connect makes the way to other members. Calls of others wait until raft was
+// started.
+func (s *Store) connect() error {
+	if s.options.Network == nil {
+		s.transport = newTransport(loneTransport(s.id.ID))
+		return nil
+	}
+	inner, err := s.options.Network.Start(Local{
+		ID: s.id.ID, Address: s.options.Address, Admits: s.admits, Log: s.hclog("transport"),
+	}, s.serve)
+	if err != nil {
+		return fmt.Errorf("connect to other members: %w", errors.Join(err, s.options.Network.Close()))
+	}
+	s.transport = newTransport(inner)
+	return nil
+}
+
+func (s *Store) disconnect() error {
+	err := s.transport.Close()
+	if s.options.Network != nil {
+		err = errors.Join(err, s.options.Network.Close())
+	}
+	return err
 }
 
 // raftConfig is tuned for fail-over well under two seconds with margin for slow
@@ -140,14 +174,15 @@ func (s *Store) start() error {
 func (s *Store) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.id.ID)
-	c.HeartbeatTimeout = 500 * time.Millisecond
-	c.LeaderLeaseTimeout = 400 * time.Millisecond
-	if s.options.Peers == nil {
+	c.HeartbeatTimeout = s.options.HeartbeatTimeout
+	c.LeaderLeaseTimeout = s.options.LeaderLeaseTimeout
+	if s.options.Network == nil {
 		c.HeartbeatTimeout, c.LeaderLeaseTimeout = 10*time.Second, 10*time.Second
 	}
 	c.ElectionTimeout = c.HeartbeatTimeout
-	// An idle follower learns of a commit only by the next tick of this.
-	c.CommitTimeout = 5 * time.Millisecond
+	// Followers hear of commits at once, see promptPipeline; this is for the
+	// moments in which there is no pipeline.
+	c.CommitTimeout = 100 * time.Millisecond
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	// Snapshots and cutting the log are the archivist's work.
@@ -203,8 +238,9 @@ func (s *Store) close() error {
 	// Our goroutines end before raft does: raft forgets to answer what is still
 	// between its own goroutines when it stops.
 	s.running.Wait()
-	err := s.raft.Shutdown().Error()
-	return errors.Join(err, s.transport.Close(), s.closeDisk())
+	ended := s.raft.Shutdown()
+	err := s.disconnect() // what raft has on its way fails now and not by a timeout
+	return errors.Join(err, ended.Error(), s.closeDisk())
 }
 
 func (s *Store) closeDisk() error {

@@ -2,61 +2,168 @@ package raftstore
 
 import (
 	"io"
-	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
-const (
-	transportTimeout = 3 * time.Second
-	transportPool    = 3
-)
+// retryPause is how long the leader waits before it speaks again to a member
+// that did not answer.
+const retryPause = 50 * time.Millisecond
 
-// transport is what raft sends and receives by: pre-votes and closing are
-// optional for the library, not for us.
-type transport interface {
-	raft.Transport
-	raft.WithPreVote
-	raft.WithClose
+// transport is what raft is given: a Network's transport, with what the
+// library lacks around it.
+//
+//   - Heartbeats stay on raft's main loop. The library offers the transport a
+//     shortcut which handles them on the transport's goroutine, beside the main
+//     loop: term and state then change under the leader's hands, and logs can
+//     diverge (hashicorp/raft issue 695).
+//   - A member that is back is spoken to at once. The library doubles its pause
+//     after each failure up to ten seconds; here a message to a silent member
+//     is repeated until it is answered or the leader's term is over.
+//   - Followers learn of a commit when it happens, see promptPipeline.
+//   - The store itself can hand raft a message, see callElection.
+type transport struct {
+	Transport
+	consumer chan raft.RPC
+	closed   chan struct{}
+	close    func() error // once
+	running  sync.WaitGroup
+	// raft is nil until it was made; it is made with this transport.
+	raft atomic.Pointer[raft.Raft]
+	// progress is what each member last acknowledged outside of a pipeline, by
+	// raft.ServerID. A pipeline begins from there.
+	progress sync.Map
+	notices  notices
 }
 
-// mainLoopTransport keeps heartbeats on raft's main loop.
-//
-// Raft offers the transport a shortcut which handles heartbeats on the
-// transport's goroutine, beside the main loop: term and state then change under
-// the leader's hands, and logs can diverge (hashicorp/raft issue 695). Without
-// the shortcut a heartbeat is a message like any other.
-type mainLoopTransport struct{ transport }
+// newTransport wraps the transport of a Network.
+func newTransport(inner Transport) *transport {
+	t := &transport{Transport: inner, consumer: make(chan raft.RPC), closed: make(chan struct{})}
+	t.close = sync.OnceValue(func() error {
+		close(t.closed)
+		err := inner.Close()
+		t.running.Wait()
+		return err
+	})
+	t.running.Go(t.forward)
+	return t
+}
+
+// loneTransport is the transport of a member without a Network: it has nobody
+// to talk to.
+func loneTransport(id string) Transport {
+	_, alone := raft.NewInmemTransport(raft.ServerAddress("member:" + id))
+	return alone
+}
+
+// attach tells the transport which raft it serves.
+func (t *transport) attach(r *raft.Raft) { t.raft.Store(r) }
 
 // SetHeartbeatHandler ignores the shortcut.
-func (mainLoopTransport) SetHeartbeatHandler(func(raft.RPC)) {}
+func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-// newTransport makes the transport of a member: over peers' connections, or
-// within the process for a member that is alone.
-func newTransport(peers PeerStream, id string, logger hclog.Logger) mainLoopTransport {
-	if peers == nil {
-		address, alone := raft.NewInmemTransport(raft.ServerAddress("member:" + id))
-		alone.Connect(address, alone) // so that it can call its own election
-		return mainLoopTransport{alone}
+// Consumer implements raft.Transport.
+func (t *transport) Consumer() <-chan raft.RPC { return t.consumer }
+
+// Close implements raft.WithClose.
+func (t *transport) Close() error { return t.close() }
+
+// forward hands what arrives to raft, until Close.
+func (t *transport) forward() {
+	for {
+		select {
+		case rpc := <-t.Transport.Consumer():
+			select {
+			case t.consumer <- rpc:
+			case <-t.closed:
+				return
+			}
+		case <-t.closed:
+			return
+		}
 	}
-	return mainLoopTransport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:  streamLayer{peers},
-		MaxPool: transportPool,
-		Timeout: transportTimeout,
-		Logger:  logger,
-	})}
 }
 
-// streamLayer gives raft our connections.
-type streamLayer struct{ peers PeerStream }
-
-func (l streamLayer) Accept() (net.Conn, error) { return l.peers.Accept() }
-func (l streamLayer) Close() error              { return l.peers.Close() }
-func (l streamLayer) Addr() net.Addr            { return l.peers.Addr() }
-func (l streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return l.peers.Dial(string(address), timeout)
+// callElection makes this member a candidate at once, by the message with which
+// a leader hands over. Votes for it are given even by members that believe in a
+// leader, so the caller must know that there is none. It reports false when raft
+// does not take messages any more.
+func (t *transport) callElection() bool {
+	answered := make(chan raft.RPCResponse, 1)
+	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+	select {
+	case t.consumer <- raft.RPC{Command: request, RespChan: answered}:
+		return true
+	case <-t.closed:
+		return false
+	}
 }
 
-var _ io.Closer = streamLayer{}
+// AppendEntries implements raft.Transport. Unless it is a heartbeat, the message
+// is repeated until it is answered or is no longer the leader's word.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(args) {
+		// Raft repeats these itself, at least twice a timeout.
+		return t.Transport.AppendEntries(id, target, args, resp)
+	}
+	_, err := t.insist(id, target, args, resp)
+	if err == nil && resp.Success {
+		t.progress.Store(id, positionAfter(args))
+	}
+	return err
+}
+
+// InstallSnapshot implements raft.Transport. A snapshot can be sent only once,
+// so it waits until the member answers.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	greeting := &raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader}
+	target, err := t.insist(id, target, greeting, &raft.AppendEntriesResponse{})
+	if err != nil {
+		return err
+	}
+	return t.Transport.InstallSnapshot(id, target, args, resp, data)
+}
+
+// insist repeats a message until it is answered or is no longer the leader's
+// word. It returns the address that answered.
+func (t *transport) insist(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.ServerAddress, error) {
+	for {
+		err := t.Transport.AppendEntries(id, target, args, resp)
+		if err == nil {
+			return target, nil
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-t.closed:
+			return target, err
+		}
+		var current bool
+		if target, current = t.current(args.Term, id); !current {
+			return target, err
+		}
+		*resp = raft.AppendEntriesResponse{}
+	}
+}
+
+// current reports whether this member still leads the term and replicates to
+// id, and where to.
+func (t *transport) current(term uint64, id raft.ServerID) (raft.ServerAddress, bool) {
+	r := t.raft.Load()
+	if r == nil || r.State() != raft.Leader || r.CurrentTerm() != term {
+		return "", false
+	}
+	for _, server := range r.GetConfiguration().Configuration().Servers {
+		if server.ID == id {
+			return server.Address, true
+		}
+	}
+	return "", false
+}
+
+// isHeartbeat knows raft's heartbeats, which carry nothing but the term.
+func isHeartbeat(args *raft.AppendEntriesRequest) bool {
+	return args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0
+}

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// pipeStream is a PeerStream within the process: whoever dials is accepted by
+// pipeStream is a raft.StreamLayer within the process: whoever dials is accepted by
 // the same stream.
 type pipeStream struct {
 	accepted chan net.Conn
@@ -30,7 +30,7 @@ func (p *pipeStream) Accept() (net.Conn, error) {
 	}
 }
 
-func (p *pipeStream) Dial(string, time.Duration) (net.Conn, error) {
+func (p *pipeStream) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) {
 	near, far := net.Pipe()
 	select {
 	case p.accepted <- far:
@@ -49,12 +49,12 @@ func (p *pipeStream) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "
 // where all messages do.
 func TestH1HeartbeatsUseTheMainLoop(t *testing.T) {
 	t.Parallel()
-	shortcut := func(give func(inner *raft.NetworkTransport) raft.Transport) bool {
+	shortcut := func(give func(inner *raft.NetworkTransport) Transport) bool {
 		inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: streamLayer{newPipeStream()}, MaxPool: 1, Timeout: time.Minute, Logger: hclog.NewNullLogger(),
+			Stream: newPipeStream(), MaxPool: 1, Timeout: time.Minute, Logger: hclog.NewNullLogger(),
 		})
-		defer func() { _ = inner.Close() }()
 		tr := give(inner)
+		defer func() { _ = tr.Close() }()
 		beside := make(chan struct{}, 1)
 		tr.SetHeartbeatHandler(func(rpc raft.RPC) {
 			beside <- struct{}{}
@@ -77,32 +77,21 @@ func TestH1HeartbeatsUseTheMainLoop(t *testing.T) {
 		}
 		return used
 	}
-	if !shortcut(func(inner *raft.NetworkTransport) raft.Transport { return inner }) {
+	if !shortcut(func(inner *raft.NetworkTransport) Transport { return inner }) {
 		t.Error("the bare transport does not use the shortcut: this test proves nothing")
 	}
-	if shortcut(func(inner *raft.NetworkTransport) raft.Transport { return mainLoopTransport{inner} }) {
+	if shortcut(func(inner *raft.NetworkTransport) Transport { return newTransport(inner) }) {
 		t.Error("a heartbeat was handled beside the main loop")
 	}
 }
 
 func TestTransportKeepsPreVote(t *testing.T) {
 	t.Parallel()
-	var tr raft.Transport = newTransport(nil, "a", hclog.NewNullLogger())
+	var tr raft.Transport = newTransport(loneTransport("a"))
 	if _, ok := tr.(raft.WithPreVote); !ok {
 		t.Error("raft would disable pre-vote")
 	}
-}
-
-func TestLoneMemberOverAStream(t *testing.T) {
-	t.Parallel()
-	s := openStore(t, Options{Peers: newPipeStream()})
-	if r := mustPut(t, s, "/r/a/k", "v", 0); !r.Succeeded {
-		t.Errorf("put: %+v", r)
-	}
-	if _, err := s.ReadIndex(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := s.Close(); err != nil {
+	if err := tr.(raft.WithClose).Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,182 @@
+package raftstore
+
+import (
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// position is a place in a member's log and what the member knows of commits.
+type position struct {
+	header      raft.RPCHeader
+	leader      []byte
+	term        uint64 // the leader's
+	index, last uint64 // of the last entry: index and term
+	told        uint64 // commit index
+}
+
+// positionAfter is where a member's log stands when it has taken the message.
+func positionAfter(args *raft.AppendEntriesRequest) position {
+	p := position{
+		header: args.RPCHeader, leader: args.Leader, term: args.Term,
+		index: args.PrevLogEntry, last: args.PrevLogTerm, told: args.LeaderCommitIndex,
+	}
+	if n := len(args.Entries); n > 0 {
+		p.index, p.last = args.Entries[n-1].Index, args.Entries[n-1].Term
+	}
+	return p
+}
+
+// notices wakes the pipelines when something was committed.
+type notices struct {
+	mu        sync.Mutex // guards pipelines
+	pipelines map[*promptPipeline]struct{}
+}
+
+func (n *notices) add(p *promptPipeline) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pipelines == nil {
+		n.pipelines = map[*promptPipeline]struct{}{}
+	}
+	n.pipelines[p] = struct{}{}
+}
+
+func (n *notices) remove(p *promptPipeline) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.pipelines, p)
+}
+
+// committed is called when the commit index has moved. It does not block.
+func (n *notices) committed() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for p := range n.pipelines {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// promptPipeline is a pipeline of raft's messages to one member which tells the
+// member of a commit when it happens. Raft does so with its next entries, or by
+// a timer; a short timer would keep an idle cluster busy and a long one makes
+// followers late.
+//
+// After an unsuccessful answer raft takes no more answers; the library's
+// pipeline then holds the sender for ever if it is just sending. So that answer
+// closes the pipeline here.
+type promptPipeline struct {
+	raft.AppendPipeline
+	transport *transport
+	wake      chan struct{} // holds one
+	answers   chan raft.AppendFuture
+	closed    chan struct{}
+	close     func() error // once
+
+	mu   sync.Mutex // orders the messages; guards sent
+	sent position
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := t.Transport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	p := &promptPipeline{
+		AppendPipeline: inner, transport: t,
+		wake: make(chan struct{}, 1), answers: make(chan raft.AppendFuture), closed: make(chan struct{}),
+	}
+	p.close = sync.OnceValue(func() error {
+		t.notices.remove(p)
+		close(p.closed)
+		return inner.Close()
+	})
+	if acknowledged, ok := t.progress.Load(id); ok {
+		p.sent = acknowledged.(position)
+		p.wake <- struct{}{} // a commit may have come between
+	}
+	t.notices.add(p)
+	t.running.Go(p.tellCommits)
+	t.running.Go(p.passAnswers)
+	return p, nil
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *promptPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent = positionAfter(args)
+	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// Consumer implements raft.AppendPipeline.
+func (p *promptPipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+// Close implements raft.AppendPipeline.
+func (p *promptPipeline) Close() error { return p.close() }
+
+func (p *promptPipeline) passAnswers() {
+	for {
+		select {
+		case answer := <-p.AppendPipeline.Consumer():
+			select {
+			case p.answers <- answer:
+			case <-p.closed:
+				return
+			case <-p.transport.closed:
+				return
+			}
+			if answer.Error() != nil || !answer.Response().Success {
+				_ = p.close()
+				return
+			}
+		case <-p.closed:
+			return
+		case <-p.transport.closed:
+			return
+		}
+	}
+}
+
+func (p *promptPipeline) tellCommits() {
+	for {
+		select {
+		case <-p.wake:
+			p.tell()
+		case <-p.closed:
+			return
+		case <-p.transport.closed:
+			return
+		}
+	}
+}
+
+// tell sends the commit index if the member does not know it. The answer goes
+// to raft like any other.
+func (p *promptPipeline) tell() {
+	r := p.transport.raft.Load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r == nil || p.sent.term == 0 {
+		return
+	}
+	// The message must hold in the pipeline's term. Terms only grow, so if the
+	// term is the same after the commit index was read, that index is from this
+	// term or earlier. It must not pass what was sent: beyond that the member
+	// may have entries which are not the leader's.
+	commit := min(r.CommitIndex(), p.sent.index)
+	if r.CurrentTerm() != p.sent.term || commit <= p.sent.told {
+		return
+	}
+	p.sent.told = commit
+	request := &raft.AppendEntriesRequest{
+		RPCHeader: p.sent.header, Term: p.sent.term, Leader: p.sent.leader,
+		PrevLogEntry: p.sent.index, PrevLogTerm: p.sent.last, LeaderCommitIndex: commit,
+	}
+	// An error closes the connection, and raft's next message finds out.
+	_, _ = p.AppendPipeline.AppendEntries(request, &raft.AppendEntriesResponse{})
+}
