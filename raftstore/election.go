@@ -10,6 +10,9 @@ import (
 	"github.com/skiff-run/skiff/raftstore/disk"
 )
 
+// keyCurrentTerm is raft's name for the term in its stable store.
+const keyCurrentTerm = "CurrentTerm"
+
 // bootstrap writes the first log entry of a new store: the configuration with
 // this member as only voter. raft.BootstrapCluster does the same but refuses to
 // finish what a crash interrupted between its two writes.
@@ -26,7 +29,6 @@ func bootstrap(log *disk.Log, snapshots *disk.Snapshots, id string, address raft
 		return nil
 	}
 	stable := log.Stable()
-	const keyCurrentTerm = "CurrentTerm"
 	term, err := stable.GetUint64([]byte(keyCurrentTerm))
 	if err != nil {
 		return err
@@ -37,7 +39,7 @@ func bootstrap(log *disk.Log, snapshots *disk.Snapshots, id string, address raft
 			return err
 		}
 	}
-	voters := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(id), Address: address}}}
+	voters := soleVoter(id, string(address))
 	first := &raft.Log{Index: 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(voters)}
 	if err := log.StoreLog(first); err != nil {
 		return fmt.Errorf("write the first configuration: %w", err)

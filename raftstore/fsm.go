@@ -102,6 +102,8 @@ func (f *fsm) command(c *command.Command, term uint64) command.Result {
 		r.Count = int64(f.state.Expire(c.Now, int(c.Limit)))
 	case command.Epoch:
 		f.epoch.Store(term)
+	case command.Jump:
+		f.state.Jump(c.Revision)
 	}
 	r.Revision = f.state.Revision()
 	return r
@@ -135,11 +137,20 @@ func (f *fsm) restore(source io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if err := f.state.Replace(r); err != nil {
+	if err := f.restoreState(r); err != nil {
 		return err
 	}
 	f.sessions = remembered
 	f.epoch.Store(epoch)
+	return nil
+}
+
+// restoreState reads the state alone. The stream must end where it ends.
+func (f *fsm) restoreState(source io.Reader) error {
+	r := bufio.NewReaderSize(source, 64<<10)
+	if err := f.state.Replace(r); err != nil {
+		return err
+	}
 	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: bytes after its end (%v)", mvcc.ErrMalformed, err)
 	}

@@ -13,22 +13,59 @@ import (
 	"github.com/skiff-run/skiff/raftstore/disk"
 )
 
-// identity is who this member is. It never changes: a member that lost its
-// directory comes back as another one.
+// identity is who this member is and which cluster it belongs to. A member
+// that lost its directory comes back as another one.
 type identity struct {
+	// ID never changes.
 	ID string `json:"memberID"`
+	// ClusterID is made when a cluster is founded, restored or recovered and
+	// kept by each of its members; empty while a member waits to be added.
+	// Members of different clusters do not talk to each other, even if their
+	// certificates would let them.
+	ClusterID string `json:"clusterID,omitempty"`
+	// Removed says that the cluster removed this member.
+	Removed bool `json:"removed,omitempty"`
 }
 
-const identityName = "member.json"
+const (
+	identityName = "member.json"
+	// restoringName marks a directory in which a restore was interrupted.
+	restoringName = "restoring"
+)
 
 // loadIdentity reads the identity kept in dir of fs, or makes and keeps one. wanted
-// is what the configuration says, "" for anything.
-func loadIdentity(fs disk.FS, dir, wanted string) (identity, error) {
+// is what the configuration says, "" for anything; join says that a new member
+// founds no cluster.
+func loadIdentity(fs disk.FS, dir, wanted string, join bool) (identity, error) {
+	if _, err := disk.ReadFile(fs, filepath.Join(dir, restoringName)); err == nil {
+		return identity{}, fmt.Errorf("%s holds a restore that was interrupted: restore the snapshot again, or empty the directory", dir)
+	}
+	id, err := readIdentity(fs, dir)
+	if errors.Is(err, os.ErrNotExist) {
+		id = newIdentity(wanted)
+		if join {
+			id.ClusterID = ""
+		}
+		return id, id.keep(fs, dir)
+	}
+	if err != nil {
+		return identity{}, err
+	}
+	if wanted != "" && wanted != id.ID {
+		return identity{}, fmt.Errorf("%s belongs to member %q, the configuration says %q: correct memberID, or give this member an empty directory",
+			dir, id.ID, wanted)
+	}
+	if id.ClusterID == "" && !join {
+		id.ClusterID = newID()
+		return id, id.keep(fs, dir)
+	}
+	return id, nil
+}
+
+// readIdentity reads the identity kept in dir; os.ErrNotExist if there is none.
+func readIdentity(fs disk.FS, dir string) (identity, error) {
 	path := filepath.Join(dir, identityName)
 	raw, err := disk.ReadFile(fs, path)
-	if errors.Is(err, os.ErrNotExist) {
-		return makeIdentity(fs, path, wanted)
-	}
 	if err != nil {
 		return identity{}, fmt.Errorf("read member identity: %w", err)
 	}
@@ -36,27 +73,32 @@ func loadIdentity(fs disk.FS, dir, wanted string) (identity, error) {
 	if err := json.Unmarshal(raw, &id); err != nil || id.ID == "" {
 		return identity{}, &disk.DamageError{Path: path, Detail: "it does not say who this member is", Err: err}
 	}
-	if wanted != "" && wanted != id.ID {
-		return identity{}, fmt.Errorf("%s belongs to member %q, the configuration says %q: correct memberID, or give this member an empty directory",
-			dir, id.ID, wanted)
-	}
 	return id, nil
 }
 
-func makeIdentity(fs disk.FS, path, wanted string) (identity, error) {
-	id := identity{ID: wanted}
+// newIdentity is a member which founds a cluster, with the wanted name if any.
+func newIdentity(wanted string) identity {
+	id := identity{ID: wanted, ClusterID: newID()}
 	if id.ID == "" {
-		id.ID = hex.EncodeToString(randomBytes(8))
+		id.ID = newID()
 	}
+	return id
+}
+
+// keep writes the identity into dir.
+func (id identity) keep(fs disk.FS, dir string) error {
 	raw, err := json.Marshal(id)
 	if err != nil {
-		return identity{}, fmt.Errorf("encode member identity: %w", err)
+		return fmt.Errorf("encode member identity: %w", err)
 	}
-	if err := disk.WriteFile(fs, path, append(raw, '\n')); err != nil {
-		return identity{}, fmt.Errorf("keep member identity: %w", err)
+	if err := disk.WriteFile(fs, filepath.Join(dir, identityName), append(raw, '\n')); err != nil {
+		return fmt.Errorf("keep member identity: %w", err)
 	}
-	return id, nil
+	return nil
 }
+
+// newID names a member or a cluster.
+func newID() string { return hex.EncodeToString(randomBytes(8)) }
 
 // newOrigin names one run of this member in command identities.
 func newOrigin() uint64 { return binary.LittleEndian.Uint64(randomBytes(8)) }

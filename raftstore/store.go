@@ -91,18 +91,24 @@ func (s *Store) open(ctx context.Context) error {
 	return nil
 }
 
+// The directories below a member's.
+const (
+	logDir      = "log"
+	snapshotDir = "snapshots"
+)
+
 // openDisk loads what the member knew: identity, log and state.
 func (s *Store) openDisk() error {
 	var err error
-	if s.id, err = loadIdentity(s.options.fs(), s.options.Dir, s.options.MemberID); err != nil {
+	if s.id, err = loadIdentity(s.options.fs(), s.options.Dir, s.options.MemberID, false); err != nil {
 		return err
 	}
 	s.log = s.log.With("member", s.id.ID)
 	s.guard = disk.NewGuard(s.options.OnFatal, s.diskStalled, s.options.StallTimeout)
-	if s.wal, err = disk.OpenLog(s.options.fs(), filepath.Join(s.options.Dir, "log"), s.options.SegmentSize, s.guard, s.hclog("log")); err != nil {
+	if s.wal, err = disk.OpenLog(s.options.fs(), filepath.Join(s.options.Dir, logDir), s.options.SegmentSize, s.guard, s.hclog("log")); err != nil {
 		return err
 	}
-	if s.snapshots, err = disk.OpenSnapshots(s.options.fs(), filepath.Join(s.options.Dir, "snapshots"), snapshotsKept); err != nil {
+	if s.snapshots, err = disk.OpenSnapshots(s.options.fs(), filepath.Join(s.options.Dir, snapshotDir), snapshotsKept); err != nil {
 		return err
 	}
 	restored, err := restoreNewest(s.snapshots, s.wal, s.log)

@@ -24,12 +24,14 @@ const (
 	// Epoch opens a leader's term: once applied, everything its predecessors
 	// committed is applied.
 	Epoch Kind = 5
+	// Jump moves the revision forward by Revision and forgets all history.
+	Jump Kind = 6
 )
 
 // String names the kind for people.
 func (k Kind) String() string {
-	names := [...]string{"", "put", "delete", "compact", "expire", "epoch"}
-	if k >= Put && k <= Epoch {
+	names := [...]string{"", "put", "delete", "compact", "expire", "epoch", "jump"}
+	if k >= Put && k <= Jump {
 		return names[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
@@ -123,7 +125,7 @@ func (c *Command) encode(b []byte) []byte {
 	case Delete:
 		b = appendString(b, c.Key)
 		b = binary.AppendVarint(b, c.Expect)
-	case Compact:
+	case Compact, Jump:
 		b = binary.AppendUvarint(b, uint64(c.Revision))
 	case Expire:
 		b = binary.AppendUvarint(b, uint64(c.Now))
@@ -175,7 +177,7 @@ func (c *Command) decode(d *reader) {
 	case Delete:
 		c.Key = string(d.bytes())
 		c.Expect = d.varint()
-	case Compact:
+	case Compact, Jump:
 		c.Revision = int64(d.uvarint())
 	case Expire:
 		c.Now = int64(d.uvarint())

@@ -206,10 +206,13 @@ func MakeDir(fs FS, dir string) error {
 	return nil
 }
 
+// LockName is the file in a directory that LockDir locks.
+const LockName = "LOCK"
+
 // LockDir takes the lock of a store's directory, which keeps a second process
 // from opening it. Close gives it free.
 func LockDir(fs FS, dir string) (io.Closer, error) {
-	path := filepath.Join(dir, "LOCK")
+	path := filepath.Join(dir, LockName)
 	lock, err := fs.Lock(path)
 	if errors.Is(err, ErrLocked) {
 		return nil, fmt.Errorf("%s is held by another process: stop it first (%w)", path, err)

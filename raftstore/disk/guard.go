@@ -17,6 +17,8 @@ type Guard struct {
 	// error when that write came back after all.
 	Stalled    func(error)
 	StallAfter time.Duration
+	// Offline says that errors are returned where raft could not bear one.
+	Offline bool
 
 	mu     sync.Mutex // guards failed
 	failed error
@@ -54,6 +56,9 @@ func (g *Guard) Fail(err error) error {
 // The caller's goroutine waits here for the end of the process, which is near.
 func (g *Guard) hold(err error) error {
 	_ = g.Fail(err)
+	if g.Offline {
+		return err
+	}
 	select {}
 }
 
