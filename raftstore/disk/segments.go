@@ -1,8 +1,10 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -55,9 +57,9 @@ func (s *segments) Delete(base, id uint64) error {
 	return err
 }
 
-// files is raft-wal's file system on ours. A tail is synced when it is opened:
-// after kill -9 its end may be only in the page cache, and raft takes what it
-// finds in the log for durable.
+// files is raft-wal's file system on ours. A tail is made durable when it is
+// opened: after kill -9 its end may be only in the page cache, and raft takes
+// what it finds in the log for durable.
 type files struct{ fs FS }
 
 func (f files) ListDir(dir string) ([]string, error) { return f.fs.ReadDir(dir) }
@@ -97,10 +99,34 @@ func (f files) OpenWriter(dir, name string) (types.WritableFile, error) {
 	}
 	// The name too: the process may have died between the first sync of the
 	// segment and that of its directory.
-	if err := errors.Join(w.Sync(), f.fs.SyncDir(dir)); err != nil {
+	if err := errors.Join(rewrite(w), w.Sync(), f.fs.SyncDir(dir)); err != nil {
 		return nil, errors.Join(fmt.Errorf("sync %s: %w", name, err), w.Close())
 	}
 	return w, nil
+}
+
+// rewrite writes what a file has over itself. When a sync fails the kernel may
+// take the pages for clean and keep them: the next process would read them, its
+// sync would succeed, and they would be gone with the power. Only writing them
+// again makes a sync mean them.
+func rewrite(f File) error {
+	buffer := make([]byte, 256<<10)
+	for offset := int64(0); ; {
+		n, err := f.ReadAt(buffer, offset)
+		// Room that was never written is zeros and may stay unwritten.
+		if used := bytes.TrimRight(buffer[:n], "\x00"); len(used) > 0 {
+			if _, err := f.WriteAt(used, offset); err != nil {
+				return err
+			}
+		}
+		offset += int64(n)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // newSegment is a segment whose name is not durable yet: its first Sync syncs
