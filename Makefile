@@ -15,6 +15,10 @@ help: ## list the targets
 build: ## build the four programs into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
+.PHONY: print-ldflags
+print-ldflags:
+	@echo "$(LDFLAGS)"
+
 .PHONY: deps
 deps: ## install what is missing from Debian: containerd, runc, nftables, conntrack
 	hack/deps.sh

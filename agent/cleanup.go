@@ -14,6 +14,7 @@ import (
 
 	"github.com/skiff-run/skiff/agent/volume"
 	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/internal/tracking"
 	"github.com/skiff-run/skiff/runtime"
 )
 
@@ -32,7 +33,7 @@ func Cleanup(ctx context.Context, s *config.Agent, logger *slog.Logger) error {
 	for _, uid := range uids {
 		errs = append(errs, volumes.Remove(uid))
 	}
-	errs = append(errs, removeLinks(s), removeLogs(s))
+	errs = append(errs, removeLinks(s), removeLogs(s), tracking.Off(ctx))
 	return errors.Join(errs...)
 }
 

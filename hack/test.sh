@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   hack/deps.sh --test
 fi
+# As in the Makefile, so that tests and programs share what is compiled.
+export GOFLAGS="${GOFLAGS:-} -trimpath"
 hack/lint.sh
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -23,6 +23,7 @@ import (
 	"github.com/skiff-run/skiff/agent/node"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/internal/tracking"
 	"github.com/skiff-run/skiff/runtime"
 )
 
@@ -77,6 +78,9 @@ func run(ctx context.Context, c *config.Agent) error {
 	klog.SetLogger(logr.FromSlogHandler(quiet{logger.Handler()}))
 	name, err := nodeName(c)
 	if err != nil {
+		return err
+	}
+	if err := tracking.On(ctx); err != nil {
 		return err
 	}
 	rest, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-agent/"+daemon.Version)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/internal/tracking"
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/nftables"
@@ -48,7 +49,7 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 		Short: "Remove every rule and link the proxy made, and nothing else",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.Join(nftables.Cleanup(cmd.Context()), dns.Cleanup())
+			return errors.Join(nftables.Cleanup(cmd.Context()), dns.Cleanup(), tracking.Off(cmd.Context()))
 		},
 	})
 	return command
@@ -66,6 +67,9 @@ func run(ctx context.Context, c *config.Proxy) error {
 			return fmt.Errorf("find the host name: %w; set nodeName", err)
 		}
 		name = strings.ToLower(host)
+	}
+	if err := tracking.On(ctx); err != nil {
+		return err
 	}
 	clientConfig, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -34,49 +33,31 @@ type Host struct {
 	Binaries string
 }
 
-var (
-	buildOnce sync.Once
-	buildDir  string
-	buildErr  error
-)
-
-// Build builds the programs once for all tests of a process and returns their folder.
-func Build(t testing.TB) string {
-	t.Helper()
-	buildOnce.Do(func() {
-		if buildDir, buildErr = os.MkdirTemp("", "skiff-test-bin-"); buildErr != nil {
-			return
-		}
-		const version = "k8s.io/component-base/version"
-		flags := fmt.Sprintf("-s -w -X %s.gitVersion=v1.37.2+skiff -X %s.gitMajor=1 -X %s.gitMinor=37", version, version, version)
-		command := exec.Command("go", "build", "-p", "2", "-ldflags", flags, "-o", buildDir+"/", "github.com/skiff-run/skiff/cmd/...")
-		if output, err := command.CombinedOutput(); err != nil {
-			buildErr = fmt.Errorf("build: %w\n%s", err, output)
-		}
-	})
-	if buildErr != nil {
-		t.Fatal(buildErr)
-	}
-	return buildDir
-}
-
-// CleanBuild removes what Build made; TestMain calls it last.
-func CleanBuild() { _ = os.RemoveAll(buildDir) }
-
-// NewHost makes a host with the address 192.0.2.1 and removes it after the test.
+// NewHost makes a host with the address 192.0.2.1 and removes it after the
+// test. Its name is the given one, or one with a number while another run has
+// a host of that name.
 func NewHost(t testing.TB, name string) *Host {
 	t.Helper()
 	testenv.RequireRoot(t)
 	testenv.RequireProgram(t, "ip", "nsenter", "containerd", "runc", "nft", "conntrack")
-	h := &Host{t: t, Name: name, Root: t.TempDir(), Binaries: Build(t)}
+	binaries := Build(t)
+	name = testenv.Claim(t, name, hostTraces)
+	h := &Host{t: t, Name: name, Root: hostTraces(name).Dir, Binaries: binaries}
+	if err := os.Mkdir(h.Root, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	h.must("ip", "netns", "add", name)
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 	for _, line := range []string{
 		"link set lo up", "link add uplink type bridge", "addr add 192.0.2.1/24 dev uplink", "link set uplink up", "route add default via 192.0.2.254",
 	} {
 		h.must("ip", append([]string{"-n", name}, strings.Fields(line)...)...)
 	}
 	return h
+}
+
+// hostTraces are what a host is made of.
+func hostTraces(name string) testenv.Traces {
+	return testenv.Traces{Dir: filepath.Join(os.TempDir(), "skiff-test-"+name), Cgroup: "/" + name, Namespace: name}
 }
 
 func (h *Host) must(program string, arguments ...string) {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,40 +17,26 @@ import (
 
 const registryPort = 5000
 
-var (
-	imagesOnce sync.Once
-	imagesDir  string
-	imagesErr  error
-)
-
 // Images makes the test images once and returns the folder of a registry that
 // holds them.
 func Images(t testing.TB) string {
 	t.Helper()
 	testenv.RequireProgram(t, "docker-registry", "apt-get", "dpkg-deb")
-	imagesOnce.Do(func() {
-		if imagesDir, imagesErr = os.MkdirTemp("", "skiff-test-registry-"); imagesErr != nil {
-			return
-		}
-		port, stop, err := serveRegistry(imagesDir, 0, func(name string, arguments ...string) *exec.Cmd { return exec.Command(name, arguments...) })
-		if err != nil {
-			imagesErr = err
-			return
-		}
-		defer stop()
-		command := exec.Command("go", "run", "github.com/skiff-run/skiff/test/images", "--registry", fmt.Sprintf("127.0.0.1:%d", port))
-		if output, err := command.CombinedOutput(); err != nil {
-			imagesErr = fmt.Errorf("make images: %w\n%s", err, output)
-		}
-	})
-	if imagesErr != nil {
-		t.Fatal(imagesErr)
-	}
-	return imagesDir
+	return images.get(t)
 }
 
-// CleanImages removes what Images made; TestMain calls it last.
-func CleanImages() { _ = os.RemoveAll(imagesDir) }
+func makeImages(dir string) error {
+	port, stop, err := serveRegistry(dir, 0, func(name string, arguments ...string) *exec.Cmd { return exec.Command(name, arguments...) })
+	if err != nil {
+		return err
+	}
+	defer stop()
+	command := exec.Command("go", "run", "-trimpath", "github.com/skiff-run/skiff/test/images", "--registry", fmt.Sprintf("127.0.0.1:%d", port))
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("make images: %w\n%s", err, output)
+	}
+	return nil
+}
 
 // Registry runs a registry with the test images on the host's loopback and
 // returns the folder of hosts.toml files that makes it docker.io's mirror.

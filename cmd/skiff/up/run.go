@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/skiff-run/skiff/internal/tracking"
 )
 
 // startLimit bounds how long a cluster may take to become Ready before up
@@ -88,6 +90,10 @@ func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	if err := o.prepare(c); err != nil {
+		return err
+	}
+	// Before anything connects; the daemons' cleanup turns it off.
+	if err := tracking.On(ctx); err != nil {
 		return err
 	}
 	if err := os.WriteFile(o.PIDFile("up"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
