@@ -116,6 +116,19 @@ func TestAnHonestStorePasses(t *testing.T) {
 	if err := w.all(); err != nil {
 		t.Fatal(err)
 	}
+	// An API may tell less: no revision of a read, nothing of what made a write fail.
+	w = lived()
+	for _, o := range w.history.Operations() {
+		if o.Kind == Get && o.At == 0 {
+			o.Revision = 0
+		}
+		if o.mutates() && !o.Succeeded {
+			o.Revision, o.Found, o.Blind = 0, nil, true
+		}
+	}
+	if err := w.all(); err != nil {
+		t.Fatal(err)
+	}
 	w = lived()
 	// Unknown outcomes may have been made or not.
 	w.history.Add(&Operation{Client: "c", Kind: Put, Key: "/a/x", Value: "never made", Expect: AnyRevision, Call: w.history.Now(), Return: Never})
@@ -160,6 +173,18 @@ func TestEachLieIsNoticed(t *testing.T) {
 		{"a read of an older value", func(w *world) {
 			w.pick(-1, reads("/a/x")).Found = w.pick(0, reads("/a/x")).Found
 		}, []string{"order: ", "linearizability: "}},
+		{"a read of an older state, silent about its revision", func(w *world) {
+			first, last := w.pick(0, reads("/a/x")), w.pick(-1, reads("/a/x"))
+			last.Found, last.Revision = first.Found, 0
+		}, []string{"order: ", "is stale", "linearizability: "}},
+		{"a silent read of what never was", func(w *world) {
+			o := w.pick(-1, reads("/a/x"))
+			o.Found, o.Revision = &Version{Key: "/a/x", Value: "never", ModRevision: o.Found.ModRevision}, 0
+		}, []string{"order: ", "linearizability: "}},
+		{"a blind failure of a compare on what it expected", func(w *world) {
+			o := w.put("/a/x", "lost", 1)
+			o.Expect, o.Found, o.Revision, o.Blind = o.Found.ModRevision, nil, 0, true
+		}, []string{"linearizability: "}},
 		{"a read that misses a key", func(w *world) { w.pick(-1, reads("/a/x")).Found = nil }, []string{"order: ", "linearizability: "}},
 		{"a read of the future", func(w *world) {
 			first, last := w.pick(0, reads("/a/x")), w.pick(-1, reads("/a/x"))

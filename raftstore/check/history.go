@@ -80,11 +80,13 @@ type Operation struct {
 	// Succeeded: the write was made. False if its compare failed.
 	Succeeded bool
 	// Revision is the revision of the write, or of the store that answered. 0
-	// when unknown.
+	// when the answer did not tell, as that of a read of one object over HTTP.
 	Revision int64
 	// Found is what a Get read, or what a failed write found; Previous what a
 	// successful write replaced.
 	Found, Previous *Version
+	// Blind: the answer to a failed write told nothing of what it found.
+	Blind bool
 	// HasPrevious: the answer told Previous.
 	HasPrevious bool
 	// Listed is what a List read, in key order.

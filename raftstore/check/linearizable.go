@@ -41,18 +41,18 @@ var model = porcupine.Model{
 }
 
 func step(s register, o *Operation) (bool, register) {
-	if o.Revision < s.floor {
+	if o.Revision != 0 && o.Revision < s.floor {
 		return false, s
 	}
 	if !o.mutates() || !o.Succeeded {
-		if !s.holds(o.Found) {
+		if !o.Blind && !s.holds(o.Found) {
 			return false, s
 		}
 		matches := o.Expect == AnyRevision && (o.Kind == Put || s.exists) || o.Expect != AnyRevision && o.Expect == s.revision() && (o.Kind == Put || s.exists)
 		if o.mutates() && matches {
 			return false, s
 		}
-		s.floor = o.Revision
+		s.floor = max(s.floor, o.Revision)
 		return true, s
 	}
 	if o.Revision == s.floor || o.Expect != AnyRevision && o.Expect != s.revision() || o.HasPrevious && !s.holds(o.Previous) {

@@ -42,7 +42,15 @@ func replayed(v *violations, o *Operation, log *Log) {
 		}
 		return
 	}
+	if o.Blind {
+		return // Linearizable knows whether it had to succeed
+	}
 	at := o.Revision
+	if at == 0 && o.Found != nil {
+		at = o.Found.ModRevision
+	} else if at == 0 {
+		return
+	}
 	if o.At != 0 {
 		at = o.At
 		if o.At > o.Revision {
@@ -98,7 +106,7 @@ func realTime(v *violations, operations []*Operation, log *Log) {
 		called[i] = max(called[i], called[i-1])
 	}
 	for _, o := range answered {
-		if n := o.Revision - log.first; n > 0 && int(n) < len(called) && called[n] > o.Return {
+		if n := atLeast(o) - log.first; n > 0 && int(n) < len(called) && called[n] > o.Return {
 			v.add("%v saw a mutation that was called only later", o)
 		}
 	}
@@ -106,17 +114,41 @@ func realTime(v *violations, operations []*Operation, log *Log) {
 	next := 0
 	for _, o := range answered {
 		for ; next < len(byReturn) && byReturn[next].Return < o.Call; next++ {
-			if newest == nil || byReturn[next].Revision > newest.Revision {
+			if newest == nil || atLeast(byReturn[next]) > atLeast(newest) {
 				newest = byReturn[next]
 			}
 		}
 		if newest == nil {
 			continue
 		}
-		if o.Revision < newest.Revision || o.mutates() && o.Succeeded && o.Revision == newest.Revision {
+		if atMost(o, log) < atLeast(newest) || o.mutates() && o.Succeeded && o.Revision == atLeast(newest) {
 			v.add("%v is stale: it was called after the answer to %v", o, newest)
 		}
 	}
+}
+
+// atLeast is a revision that the store had when it answered.
+func atLeast(o *Operation) int64 {
+	if o.Revision == 0 && o.Found != nil {
+		return o.Found.ModRevision
+	}
+	return o.Revision
+}
+
+// atMost is the last revision at which the store could give this answer.
+func atMost(o *Operation, log *Log) int64 {
+	if o.Revision != 0 {
+		return o.Revision
+	}
+	if o.Blind || o.Found == nil {
+		return Never // true at several times: only Linearizable can tell
+	}
+	for _, e := range log.keys[o.Key] {
+		if e.Revision > o.Found.ModRevision {
+			return e.Revision - 1
+		}
+	}
+	return Never
 }
 
 // madeAt is the revision of a mutation, found in the log by its value if its
