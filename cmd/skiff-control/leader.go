@@ -107,10 +107,6 @@ func (l *leader) work(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the scheduler's client: %w", err)
 	}
-	rootCA, err := os.ReadFile(filepath.Join(c.PKIDir, "ca.crt"))
-	if err != nil {
-		return fmt.Errorf("read the cluster's CA: %w", err)
-	}
 	factory := l.server.InformerFactory(l.server.Client())
 	placing := scheduler.New(client, factory, l.logger)
 	l.working.Store(true)
@@ -118,7 +114,7 @@ func (l *leader) work(ctx context.Context) error {
 	group.Go(func() error {
 		return controllers.Run(ctx, controllers.Config{
 			ClientFor: func(name string) *rest.Config { return l.server.ClientFor(accountUser(name)) },
-			Informers: factory, Logger: l.logger, RootCA: rootCA,
+			Informers: factory, Logger: l.logger, RootCA: func() ([]byte, error) { return os.ReadFile(filepath.Join(c.PKIDir, "ca.crt")) },
 			PodCIDRs:     []nodeipam.Pool{{Range: netip.MustParsePrefix(c.PodCIDR), NodeMask: c.NodeCIDRMaskSize}},
 			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(c.ServiceCIDR)},
 		})

@@ -19,8 +19,10 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/skiff-run/skiff/control/apiserver"
+	"github.com/skiff-run/skiff/control/renewal"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/internal/pki"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -72,6 +74,10 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
+	// A machine that was off for a year has to renew before it can serve.
+	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
+		logger.Warn("certificates renewed at the start", "names", renewed, "error", err)
+	}
 	leader := &leader{configuration: c, store: store, logger: logger}
 	settings, err := serverConfig(c, store, leader, logger)
 	if err != nil {
@@ -87,6 +93,10 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	leader.server = server
 	group.Go(func() error { return leader.run(ctx) })
 	group.Go(func() error {
+		keeper(c, store, logger).Run(ctx)
+		return nil
+	})
+	group.Go(func() error {
 		daemon.Watchdog(ctx, logger, store.Health)
 		return nil
 	})
@@ -94,6 +104,19 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	err = group.Wait()
 	daemon.Stopping()
 	return err
+}
+
+// keeper renews this machine's certificates.
+func keeper(c *config.Control, store *raftstore.Store, logger *slog.Logger) *renewal.Keeper {
+	members := func(context.Context) ([]string, error) {
+		if status := store.Status(); status.Voters > 1 {
+			return nil, fmt.Errorf("the store has %d members", status.Voters)
+		}
+		return []string{store.Status().MemberID}, nil
+	}
+	return &renewal.Keeper{
+		Dir: c.PKIDir, Member: store.Status().MemberID, Ledger: renewal.NewLedger(store, members), Logger: logger.With("component", "renewal"),
+	}
 }
 
 func serverConfig(c *config.Control, store *raftstore.Store, leader *leader, logger *slog.Logger) (apiserver.Config, error) {

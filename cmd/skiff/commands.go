@@ -25,7 +25,7 @@ against it unchanged.
 		Version:       daemon.Version,
 	}
 	root.SetVersionTemplate("skiff {{.Version}}\n")
-	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), &cobra.Command{
+	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newPKICommand(), &cobra.Command{
 		// Only for the help text: main hands the arguments over before cobra sees them.
 		Use:                "kubectl [arguments]",
 		Short:              "The built-in kubectl, on this machine's cluster by default",

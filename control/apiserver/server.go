@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -25,7 +24,6 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/transport"
 
 	"github.com/skiff-run/skiff/control/admission"
 	"github.com/skiff-run/skiff/control/openapi"
@@ -252,18 +250,6 @@ func (s *Server) install(types *scheme.Scheme, groups []registry.Group) error {
 	}
 	s.installIssuerDiscovery()
 	return nil
-}
-
-// agents is how logs, exec and port-forward reach the agents.
-func (s *Server) agents() (registry.Agents, error) {
-	file := func(name string) string { return filepath.Join(s.config.PKIDir, name) }
-	rt, err := transport.New(&transport.Config{TLS: transport.TLSConfig{
-		CAFile: file("ca.crt"), CertFile: file("apiserver-kubelet-client.crt"), KeyFile: file("apiserver-kubelet-client.key"),
-	}})
-	if err != nil {
-		return registry.Agents{}, fmt.Errorf("make transport to agents: %w", err)
-	}
-	return registry.Agents{Transport: rt, Port: s.config.AgentPort}, nil
 }
 
 // Run serves until ctx ends and drains requests then.

@@ -44,7 +44,7 @@ func house(t *testing.T) *fakeapi.Client {
 	garbage, err3 := podgc.New(client, factory, podgc.Threshold, logger)
 	runners := []controller{
 		must(ranges, err), must(eviction, err2), must(garbage, err3),
-		serviceaccount.New(client, factory, logger), rootca.New(client, factory, []byte("CA"), logger),
+		serviceaccount.New(client, factory, logger), rootca.New(client, factory, func() ([]byte, error) { return []byte("CA"), nil }, logger),
 		clusterrole.New(client, factory, logger), tokencleaner.New(client, factory, logger),
 	}
 	ctx, cancel := context.WithCancel(context.Background())

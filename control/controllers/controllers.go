@@ -39,9 +39,9 @@ type Config struct {
 	Informers informers.SharedInformerFactory
 	Logger    *slog.Logger
 
-	// RootCA is the PEM bundle by which pods verify the API server; without it no
-	// ConfigMap is published.
-	RootCA []byte
+	// RootCA reads the PEM bundle by which pods verify the API server, which
+	// changes while authorities are replaced; without it no ConfigMap is published.
+	RootCA func() ([]byte, error)
 	// PodCIDRs are cut into one block per node; without them nodes get no pod range.
 	PodCIDRs []nodeipam.Pool
 	// ServiceCIDRs are kept out of the nodes' pod ranges.

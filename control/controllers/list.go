@@ -57,7 +57,7 @@ var all = []entry{
 		return serviceaccount.New(client, p.Informers, p.Logger), nil
 	})},
 	{"rootca", "root-ca-cert-publisher", plain(func(p part, client kubernetes.Interface) (controller, error) {
-		if len(p.RootCA) == 0 {
+		if p.RootCA == nil {
 			return nil, nil
 		}
 		return rootca.New(client, p.Informers, p.RootCA, p.Logger), nil

@@ -42,7 +42,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	go func() {
 		done <- Run(ctx, Config{
 			ClientFor: config, Informers: informers.NewSharedInformerFactory(client, 0), Logger: slog.New(slog.DiscardHandler),
-			RootCA:   []byte("CA"),
+			RootCA:   func() ([]byte, error) { return []byte("CA"), nil },
 			PodCIDRs: []nodeipam.Pool{{Range: netip.MustParsePrefix("10.244.0.0/16"), NodeMask: 24}},
 		})
 	}()

@@ -55,6 +55,9 @@ type Dependencies struct {
 type Agents struct {
 	// Transport authenticates us to an agent and the agent to us.
 	Transport http.RoundTripper
+	// Unverified is the same without a check of the agent's certificate; nil when
+	// there is none.
+	Unverified http.RoundTripper
 	// Port is where agents listen unless their Node says otherwise.
 	Port int
 }

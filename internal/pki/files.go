@@ -41,8 +41,8 @@ func parseCertificate(data []byte) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// parseBundle returns the certificates of a PEM file, of which there must be one.
-func parseBundle(data []byte) ([]*x509.Certificate, error) {
+// ParseBundle returns the certificates in PEM data, of which there must be one.
+func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 	var bundle []*x509.Certificate
 	for {
 		var block *pem.Block
@@ -64,7 +64,8 @@ func parseBundle(data []byte) ([]*x509.Certificate, error) {
 	return bundle, nil
 }
 
-func encodeBundle(bundle []*x509.Certificate) []byte {
+// EncodeBundle is the opposite of ParseBundle.
+func EncodeBundle(bundle []*x509.Certificate) []byte {
 	var data []byte
 	for _, certificate := range bundle {
 		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)

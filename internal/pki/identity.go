@@ -89,7 +89,7 @@ func (i *Identity) refresh() error {
 	if err != nil {
 		return fmt.Errorf("load authorities: %w", err)
 	}
-	bundle, err := parseBundle(data)
+	bundle, err := ParseBundle(data)
 	if err != nil {
 		return fmt.Errorf("load authorities %s: %w", i.rootsFile, err)
 	}

@@ -95,7 +95,7 @@ func LoadAuthority(dir, name string) (*Authority, error) {
 }
 
 func newAuthorityOf(dir, name string, pair Pair) (*Authority, error) {
-	bundle, err := parseBundle(pair.Certificate)
+	bundle, err := ParseBundle(pair.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority %s: %w", filepath.Join(dir, name+".crt"), err)
 	}
@@ -156,17 +156,19 @@ func (a *Authority) Sign(r Request) (Pair, error) {
 // Ensure keeps the certificate dir/name.crt while it fits the request and is
 // more than a third of its life is left; otherwise it signs a new one.
 func (a *Authority) Ensure(dir, name string, r Request) error {
-	pair, err := readPair(dir, name)
-	if err == nil && a.fits(pair, r) {
-		return nil
-	}
-	if err != nil && !errors.Is(err, errNoPair) {
-		return err
-	}
-	if pair, err = a.Sign(r); err != nil {
-		return fmt.Errorf("sign certificate %s: %w", name, err)
-	}
-	return writePair(dir, name, pair)
+	return locked(dir, func() error {
+		pair, err := readPair(dir, name)
+		if err == nil && a.fits(pair, r) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, errNoPair) {
+			return err
+		}
+		if pair, err = a.Sign(r); err != nil {
+			return fmt.Errorf("sign certificate %s: %w", name, err)
+		}
+		return writePair(dir, name, pair)
+	})
 }
 
 // fits says whether the pair is one that Sign would have made for the request

@@ -135,7 +135,7 @@ func TestABundleSignsWithTheCertificateOfItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(filepath.Join(dir, "ca.crt"), encodeBundle([]*x509.Certificate{other.Certificate, authority.Certificate})); err != nil {
+	if err := writeFile(filepath.Join(dir, "ca.crt"), EncodeBundle([]*x509.Certificate{other.Certificate, authority.Certificate})); err != nil {
 		t.Fatal(err)
 	}
 	loaded, err := LoadAuthority(dir, "ca")

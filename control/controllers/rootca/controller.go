@@ -5,14 +5,18 @@
 package rootca
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -34,15 +38,20 @@ type Controller struct {
 	configMaps corelisters.ConfigMapLister
 	sources    []reconcile.Source
 	queue      *reconcile.Queue[string]
-	data       map[string]string
+	read       func() ([]byte, error)
+	logger     *slog.Logger
 }
 
-// New returns a controller that publishes the PEM bundle ca, on the client and the
-// informers, which the caller starts.
-func New(client kubernetes.Interface, factory informers.SharedInformerFactory, ca []byte, logger *slog.Logger) *Controller {
+// rereadEvery is how often the bundle is compared with what is published:
+// authorities are replaced while the controller runs.
+const rereadEvery = time.Minute
+
+// New returns a controller that publishes the PEM bundle that ca returns, on the
+// client and the informers, which the caller starts.
+func New(client kubernetes.Interface, factory informers.SharedInformerFactory, ca func() ([]byte, error), logger *slog.Logger) *Controller {
 	namespaces, configMaps := factory.Core().V1().Namespaces(), factory.Core().V1().ConfigMaps()
 	c := &Controller{
-		client: client, namespaces: namespaces.Lister(), configMaps: configMaps.Lister(), data: map[string]string{"ca.crt": string(ca)},
+		client: client, namespaces: namespaces.Lister(), configMaps: configMaps.Lister(), read: ca, logger: logger,
 	}
 	c.queue = reconcile.NewQueue("rootca", 1, logger, c.reconcile)
 	wake := func(ns *corev1.Namespace) { c.queue.Add(ns.Name) }
@@ -60,7 +69,43 @@ func New(client kubernetes.Interface, factory informers.SharedInformerFactory, c
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
+	var rereading sync.WaitGroup
+	defer rereading.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	rereading.Go(func() { c.reread(ctx) })
 	return reconcile.Run(ctx, c.sources, c.queue)
+}
+
+// reread has every namespace looked at when the bundle has changed.
+func (c *Controller) reread(ctx context.Context) {
+	ticker := time.NewTicker(rereadEvery)
+	defer ticker.Stop()
+	var last []byte
+	for {
+		ca, err := c.read()
+		switch {
+		case err != nil:
+			c.logger.Warn("read the cluster's authorities; trying again", "error", err)
+		case last != nil && !bytes.Equal(ca, last):
+			namespaces, err := c.namespaces.List(labels.Everything())
+			if err != nil {
+				c.logger.Warn("list namespaces; trying again", "error", err)
+				break
+			}
+			for _, ns := range namespaces {
+				c.queue.Add(ns.Name)
+			}
+			last = ca
+		default:
+			last = ca
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 func (c *Controller) reconcile(ctx context.Context, namespace string) error {
@@ -71,6 +116,11 @@ func (c *Controller) reconcile(ctx context.Context, namespace string) error {
 	if err != nil {
 		return fmt.Errorf("read namespace: %w", err)
 	}
+	ca, err := c.read()
+	if err != nil {
+		return fmt.Errorf("read the cluster's authorities: %w", err)
+	}
+	data := map[string]string{"ca.crt": string(ca)}
 	current, err := c.configMaps.ConfigMaps(namespace).Get(name)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -78,7 +128,7 @@ func (c *Controller) reconcile(ctx context.Context, namespace string) error {
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: namespace, Name: name, Annotations: map[string]string{descriptionAnnotation: description},
 			},
-			Data: c.data,
+			Data: data,
 		}, metav1.CreateOptions{})
 		if apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err) {
 			// The namespace went, or the informer is late and an event will come.
@@ -90,11 +140,11 @@ func (c *Controller) reconcile(ctx context.Context, namespace string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("read config map: %w", err)
-	case maps.Equal(current.Data, c.data) && current.Annotations[descriptionAnnotation] != "":
+	case maps.Equal(current.Data, data) && current.Annotations[descriptionAnnotation] != "":
 		return nil
 	}
 	changed := current.DeepCopy()
-	changed.Data = c.data
+	changed.Data = data
 	if changed.Annotations == nil {
 		changed.Annotations = map[string]string{}
 	}

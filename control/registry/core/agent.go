@@ -46,16 +46,7 @@ type agent struct {
 }
 
 func newAgents(deps registry.Agents, nodes nodeReader) *agents {
-	a := &agents{nodes: nodes, port: deps.Port, transport: deps.Transport}
-	if transport, ok := deps.Transport.(*http.Transport); ok {
-		unverified := transport.Clone()
-		if unverified.TLSClientConfig == nil {
-			unverified.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		unverified.TLSClientConfig.InsecureSkipVerify = true
-		a.unverified = unverified
-	}
-	return a
+	return &agents{nodes: nodes, port: deps.Port, transport: deps.Transport, unverified: deps.Unverified}
 }
 
 // of returns the agent of the named node.
