@@ -159,24 +159,22 @@ func (s *Store) callLeaderOnce(ctx context.Context, kind callKind, body []byte) 
 }
 
 // admits decides who may speak to this member: those in the newest
-// configuration it knows. While it knows no leader that configuration may be
-// old, so it listens to every holder of a store's certificate; raft's terms and
-// votes then tell who is right.
+// configuration it knows. While it knows no leader, or one that is not in there,
+// that configuration is old; then it listens to every holder of a store's
+// certificate, and raft's terms and votes tell who is right.
 func (s *Store) admits(id string) bool {
 	select {
 	case <-s.started:
 	default:
 		return true
 	}
-	if leader, _ := s.raft.LeaderWithID(); leader == "" {
-		return true
-	}
+	_, leader := s.raft.LeaderWithID()
+	known, current := false, false
 	for _, server := range s.configuration().Servers {
-		if string(server.ID) == id {
-			return true
-		}
+		known = known || string(server.ID) == id
+		current = current || server.ID == leader
 	}
-	return false
+	return known || !current
 }
 
 // configuration is the newest this member knows, committed or not.
