@@ -384,4 +384,3 @@ func firstSequence(b *command.Batch) uint64 {
 	}
 	return b.Commands[0].Sequence
 }
-

@@ -44,7 +44,7 @@ type Store struct {
 	stalled atomic.Pointer[error] // the disk hangs right now
 	ready   atomic.Bool
 
-	notify    chan bool     // raft's word on leadership
+	notify    chan bool // raft's word on leadership
 	observed  chan raft.Observation
 	started   chan struct{} // closed when raft is there
 	ctx       context.Context
