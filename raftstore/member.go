@@ -62,6 +62,21 @@ func loadIdentity(fs disk.FS, dir, wanted string, join bool) (identity, error) {
 	return id, nil
 }
 
+// EnsureMember returns the id of the member whose store is, or will be, in dir:
+// for whoever needs it before Open, to make its certificate or to announce it.
+// Where there is none yet it makes and keeps one as Open would, with the same
+// Options.MemberID and Options.Join.
+func EnsureMember(dir, memberID string, join bool) (string, error) {
+	if err := disk.MakeDir(disk.OS, dir); err != nil {
+		return "", fmt.Errorf("name the store's member: %w", err)
+	}
+	id, err := loadIdentity(disk.OS, dir, memberID, join)
+	if err != nil {
+		return "", fmt.Errorf("name the store's member: %w", err)
+	}
+	return id.ID, nil
+}
+
 // readIdentity reads the identity kept in dir; os.ErrNotExist if there is none.
 func readIdentity(fs disk.FS, dir string) (identity, error) {
 	path := filepath.Join(dir, identityName)

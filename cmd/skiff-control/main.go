@@ -10,18 +10,20 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/skiff-run/skiff/control/apiserver"
+	"github.com/skiff-run/skiff/control/operations"
 	"github.com/skiff-run/skiff/control/renewal"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/internal/pki"
 	"github.com/skiff-run/skiff/raftstore"
 )
@@ -62,24 +64,28 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(memoryReturn)
 	}
-	store, err := raftstore.Open(ctx, raftstore.Options{
-		Dir: filepath.Join(c.DataDir, "store"), MemberID: c.MemberID, Logger: logger.With("component", "store"),
-		OnFatal: func(err error) {
-			logger.Error("the store cannot go on; the process ends so that nothing is acknowledged that is not kept", "error", err)
-			os.Exit(1)
-		},
-	})
+	// A machine that was off for a year has to renew before it can serve.
+	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
+		logger.Warn("certificates renewed at the start", "names", renewed, "error", err)
+	}
+	if c.NodeName == "" {
+		if c.NodeName, err = os.Hostname(); err != nil {
+			return fmt.Errorf("find the host name: %w; set nodeName", err)
+		}
+		c.NodeName = strings.ToLower(c.NodeName)
+	}
+	address, err := advertised(c.AdvertiseAddress)
+	if err != nil {
+		return err
+	}
+	store, err := openStore(ctx, c, address, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	// A machine that was off for a year has to renew before it can serve.
-	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
-		logger.Warn("certificates renewed at the start", "names", renewed, "error", err)
-	}
 	leader := &leader{configuration: c, store: store, logger: logger}
-	settings, err := serverConfig(c, store, leader, logger)
+	settings, err := serverConfig(c, address, store, leader, logger)
 	if err != nil {
 		return err
 	}
@@ -87,8 +93,15 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	if err != nil {
 		return errors.Join(err, settings.Listener.Close())
 	}
+	operations := operate(c, store, server, settings, logger)
 	logger.Info("serving", "address", settings.Listener.Addr(), "version", daemon.Version)
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if server.WaitBootstrapped(ctx) == nil {
+			operations.Run(ctx)
+		}
+		return nil
+	})
 	group.Go(func() error { return server.Run(ctx) })
 	leader.server = server
 	group.Go(func() error { return leader.run(ctx) })
@@ -119,14 +132,25 @@ func keeper(c *config.Control, store *raftstore.Store, logger *slog.Logger) *ren
 	}
 }
 
-func serverConfig(c *config.Control, store *raftstore.Store, leader *leader, logger *slog.Logger) (apiserver.Config, error) {
+// operate puts what an operator asks for behind the server.
+func operate(c *config.Control, store *raftstore.Store, server *apiserver.Server, settings apiserver.Config, logger *slog.Logger) *operations.Operations {
+	o := operations.New(operations.Config{
+		Store: store, Client: server.Client(), PKIDir: c.PKIDir, NodeName: c.NodeName, Version: daemon.Version,
+		Address: net.JoinHostPort(settings.AdvertiseAddress.String(), strconv.Itoa(c.Port)),
+		Settings: operator.Settings{
+			ClusterName: c.ClusterName, ServiceCIDR: c.ServiceCIDR, PodCIDR: c.PodCIDR, NodeCIDRMaskSize: c.NodeCIDRMaskSize,
+			NodePortRange: c.NodePortRange, ClusterDomain: c.ClusterDomain, ClusterDNS: settings.DNSAddress().String(), Port: c.Port,
+		},
+		Checks: settings.Components, Logger: logger.With("component", "operations"),
+	})
+	server.Handle(operator.Root+"/", o)
+	return o
+}
+
+func serverConfig(c *config.Control, advertise netip.Addr, store *raftstore.Store, leader *leader, logger *slog.Logger) (apiserver.Config, error) {
 	ports, err := utilnet.ParsePortRange(c.NodePortRange)
 	if err != nil {
 		return apiserver.Config{}, fmt.Errorf("nodePortRange: %w", err)
-	}
-	advertise, err := advertised(c.AdvertiseAddress)
-	if err != nil {
-		return apiserver.Config{}, err
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(c.BindAddress, strconv.Itoa(c.Port)))
 	if err != nil {
@@ -136,8 +160,6 @@ func serverConfig(c *config.Control, store *raftstore.Store, leader *leader, log
 		Store: store, Logger: logger.With("component", "apiserver"), PKIDir: c.PKIDir, Listener: listener,
 		AdvertiseAddress: advertise, AdvertisePort: c.Port, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR), NodePorts: *ports,
 		ClusterDomain: c.ClusterDomain, AgentPort: 10250,
-		// The variable of client-go, whose informers then check themselves too.
-		DetectMutations: os.Getenv("KUBE_CACHE_MUTATION_DETECTOR") == "true",
 		Components: map[string]func(context.Context) error{
 			"etcd-0": store.Health, "scheduler": leader.health, "controller-manager": leader.health,
 		},

@@ -19,13 +19,17 @@ against it unchanged.
   skiff up --detach      run a whole cluster on this machine
   skiff kubectl get pods talk to it (or use any kubectl with the printed KUBECONFIG)
   skiff down             stop it; its data stays
-  skiff reset            remove its data`,
+  skiff reset            remove its data
+
+  skiff init             found a cluster that further machines can join
+  skiff token create     print the line by which a machine joins
+  skiff join             make this machine part of a cluster`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       daemon.Version,
 	}
 	root.SetVersionTemplate("skiff {{.Version}}\n")
-	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newPKICommand(), &cobra.Command{
+	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newPKICommand(), &cobra.Command{
 		// Only for the help text: main hands the arguments over before cobra sees them.
 		Use:                "kubectl [arguments]",
 		Short:              "The built-in kubectl, on this machine's cluster by default",

@@ -39,7 +39,6 @@ import (
 	"github.com/skiff-run/skiff/control/registry/scheduling"
 	"github.com/skiff-run/skiff/control/registry/scheme"
 	"github.com/skiff-run/skiff/control/storage"
-	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -62,9 +61,6 @@ type Config struct {
 	AgentPort     int
 	// Components are health checks shown as componentstatuses, beside the store's own.
 	Components map[string]func(context.Context) error
-	// DetectMutations ends the server when a shared object is changed. It doubles
-	// the memory of objects and is for tests.
-	DetectMutations bool
 }
 
 // DNSAddress is the tenth address of the service range, where cluster DNS is.
@@ -84,10 +80,8 @@ type Server struct {
 	informers  informers.SharedInformerFactory
 	client     kubernetes.Interface
 	background []func(context.Context)
-	hub        *cached.Hub
-	mutated    chan error // the first mutation of a shared object
 	types      map[reflect.Type]bool
-	sources    []source
+	listed     []listWatcher
 	chain      atomic.Pointer[http.Handler]
 	// complete is closed once the objects every cluster has are there.
 	complete chan struct{}
@@ -101,6 +95,13 @@ func (s *Server) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "the API server is starting", http.StatusServiceUnavailable)
 	})
+}
+
+// Handle serves everything below the prefix, which ends with a slash, by the
+// handler, behind the server's authentication and authorization. It is called
+// before Run.
+func (s *Server) Handle(prefix string, handler http.Handler) {
+	s.generic.Handler.NonGoRestfulMux.UnlistedHandlePrefix(prefix, handler)
 }
 
 // Client acts as the API server itself, in the privileged group.
@@ -120,12 +121,8 @@ func New(config Config) (*Server, error) {
 	if s.client, err = kubernetes.NewForConfig(s.ClientFor(apiserverUser())); err != nil {
 		return nil, fmt.Errorf("make in-process client: %w", err)
 	}
-	s.hub = cached.NewHub(config.Store)
-	if config.DetectMutations {
-		s.detectMutations()
-	}
 	options := &storage.Options{
-		Store: config.Store, Hub: s.hub, Scheme: types.Scheme, Codecs: types.Codecs,
+		Store: config.Store, Scheme: types.Scheme, Codecs: types.Codecs,
 		Uncached: map[schema.GroupResource]bool{{Resource: "events"}: true, {Resource: "rangeallocations"}: true},
 	}
 	agents, err := s.agents()
@@ -264,8 +261,6 @@ func (s *Server) install(types *scheme.Scheme, groups []registry.Group) error {
 
 // Run serves until ctx ends and drains requests then.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
 	s.identities.reload(ctx)
 	prepared := s.generic.PrepareRun()
 	chain := http.Handler(s.generic.Handler)
@@ -276,13 +271,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, loop := range s.background {
 		loops.Go(func() { loop(ctx) })
 	}
-	if s.config.DetectMutations {
-		loops.Go(func() { s.checkMutations(ctx, end) })
-	}
 	err := prepared.RunWithContext(ctx)
 	loops.Wait()
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = errors.Join(err, cause)
-	}
 	return err
 }

@@ -20,12 +20,26 @@ type Control struct {
 	// MemberID names this member of the store. Empty: generated once and kept in DataDir.
 	MemberID string `yaml:"memberID" help:"name of this member of the store; generated when empty"`
 
+	// NodeName is the Node of this machine, by which people know it. Empty: the host name in lower case.
+	NodeName string `yaml:"nodeName" help:"Node of this machine; the host name when empty"`
+
 	// BindAddress and Port are where the API is served.
 	BindAddress string `yaml:"bindAddress" help:"address the API is served on"`
 	Port        int    `yaml:"port" help:"port the API is served on"`
 	// AdvertiseAddress is the address other machines reach this one by. Empty:
 	// the source address of the default route.
 	AdvertiseAddress string `yaml:"advertiseAddress" help:"address other machines reach this one by; found from the default route when empty"`
+
+	// PeerPort is where the store's members reach this one. 0: the store has
+	// this member only.
+	PeerPort int `yaml:"peerPort" help:"port the other members of the store reach this one by; 0 for a store of one"`
+	// PeerAddress is host:port of it as the others know it. Empty:
+	// advertiseAddress and peerPort.
+	PeerAddress string `yaml:"peerAddress" help:"host:port the other members of the store reach this one by; advertise address and peer port when empty"`
+	// Join: a member without data waits to be added to a store instead of
+	// founding one. It is set on every machine of a cluster once that exists, so
+	// that a lost disk never founds a second cluster.
+	Join bool `yaml:"join" help:"wait to be added to a store instead of founding one when there is no data yet"`
 
 	ServiceCIDR      string `yaml:"serviceCIDR" help:"range of service addresses"`
 	PodCIDR          string `yaml:"podCIDR" help:"range of pod addresses of the whole cluster"`
@@ -45,6 +59,7 @@ func DefaultControl() *Control {
 		PKIDir:           "/etc/skiff/pki",
 		BindAddress:      "0.0.0.0",
 		Port:             6443,
+		PeerPort:         6444,
 		ServiceCIDR:      "10.96.0.0/16",
 		PodCIDR:          "10.244.0.0/16",
 		NodeCIDRMaskSize: 24,
@@ -62,6 +77,18 @@ func (c *Control) Validate() field.ErrorList {
 	errs = append(errs, requirePath("pkiDir", c.PKIDir)...)
 	errs = append(errs, requireAddress("bindAddress", c.BindAddress)...)
 	errs = append(errs, requirePort("port", c.Port)...)
+	switch {
+	case c.PeerPort != 0:
+		errs = append(errs, requirePort("peerPort", c.PeerPort)...)
+		if c.PeerPort == c.Port {
+			errs = append(errs, field.Invalid(field.NewPath("peerPort"), c.PeerPort, "must differ from port"))
+		}
+	case c.Join:
+		errs = append(errs, field.Invalid(field.NewPath("peerPort"), c.PeerPort, "must be set with join: the other members reach this one by it"))
+	}
+	if c.PeerAddress != "" {
+		errs = append(errs, requireHostPort("peerAddress", c.PeerAddress)...)
+	}
 	if c.AdvertiseAddress != "" {
 		errs = append(errs, requireAddress("advertiseAddress", c.AdvertiseAddress)...)
 	}

@@ -66,10 +66,15 @@ func EnsureControl(c Control) (*Authority, error) {
 
 // EnsureAgent makes the serving certificate of the agent on one machine.
 func (a *Authority) EnsureAgent(dir, nodeName string, addresses []net.IP) error {
-	return a.Ensure(dir, "agent-server", Request{
+	return a.Ensure(dir, "agent-server", AgentRequest(nodeName, addresses))
+}
+
+// AgentRequest describes the serving certificate of the agent on one machine.
+func AgentRequest(nodeName string, addresses []net.IP) Request {
+	return Request{
 		CommonName: "system:node:" + nodeName, Organizations: []string{"system:nodes"},
 		DNSNames: unique([]string{nodeName, "localhost"}), IPs: uniqueIPs(append([]net.IP{net.IPv4(127, 0, 0, 1)}, addresses...)), Server: true,
-	})
+	}
 }
 
 // EnsureKubeconfig keeps a kubeconfig at path whose embedded client certificate
@@ -90,11 +95,17 @@ func (a *Authority) EnsureKubeconfig(path, cluster, server, commonName string, o
 	if err != nil {
 		return fmt.Errorf("sign client certificate of %s: %w", commonName, err)
 	}
-	context := commonName + "@" + cluster
+	return WriteKubeconfig(path, cluster, server, a.PEM, commonName, pair)
+}
+
+// WriteKubeconfig writes a kubeconfig whose user shows the pair to the server
+// and believes servers of the authority ca.
+func WriteKubeconfig(path, cluster, server string, ca []byte, user string, pair Pair) error {
+	context := user + "@" + cluster
 	data, err := clientcmd.Write(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{cluster: {Server: server, CertificateAuthorityData: a.PEM}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{commonName: {ClientCertificateData: pair.Certificate, ClientKeyData: pair.Key}},
-		Contexts:       map[string]*clientcmdapi.Context{context: {Cluster: cluster, AuthInfo: commonName}},
+		Clusters:       map[string]*clientcmdapi.Cluster{cluster: {Server: server, CertificateAuthorityData: ca}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{user: {ClientCertificateData: pair.Certificate, ClientKeyData: pair.Key}},
+		Contexts:       map[string]*clientcmdapi.Context{context: {Cluster: cluster, AuthInfo: user}},
 		CurrentContext: context,
 	})
 	if err != nil {

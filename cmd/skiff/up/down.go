@@ -28,11 +28,19 @@ func Down(ctx context.Context, l Layout, out io.Writer) error {
 	if pid := running(l.PIDFile("up"), "skiff"); pid != 0 {
 		return endSupervisor(ctx, pid, out)
 	}
+	o := &Options{Layout: l}
+	if o.systemd() {
+		if err := o.systemdStop(false); err != nil {
+			return err
+		}
+		if _, err := os.Stat(l.UserConfig("agent")); err == nil {
+			return errors.Join(o.cleanUp(ctx, "agent", l.UserConfig("agent"), out), o.cleanUp(ctx, "proxy", l.UserConfig("proxy"), out))
+		}
+	}
 	if _, err := os.Stat(l.Config("agent")); errors.Is(err, os.ErrNotExist) {
 		fmt.Fprintln(out, "nothing is running")
 		return nil
 	}
-	o := &Options{Layout: l}
 	err := o.takeDown(ctx, out)
 	_ = os.Remove(l.PIDFile("up"))
 	return err
@@ -70,7 +78,7 @@ func (o *Options) stopLeftovers(ctx context.Context) error {
 func (o *Options) takeDown(ctx context.Context, out io.Writer) error {
 	errs := []error{o.stopLeftovers(ctx)}
 	if _, err := os.Stat(o.Config("agent")); err == nil {
-		errs = append(errs, o.cleanUp(ctx, "agent", out), o.cleanUp(ctx, "proxy", out))
+		errs = append(errs, o.cleanUp(ctx, "agent", o.Config("agent"), out), o.cleanUp(ctx, "proxy", o.Config("proxy"), out))
 	}
 	errs = append(errs, terminate(ctx, o.PIDFile("containerd"), "containerd", 10*time.Second))
 	if err := errors.Join(errs...); err != nil {
@@ -85,7 +93,7 @@ func (o *Options) takeDown(ctx context.Context, out io.Writer) error {
 }
 
 // cleanUp runs a daemon's own cleanup command.
-func (o *Options) cleanUp(ctx context.Context, name string, out io.Writer) error {
+func (o *Options) cleanUp(ctx context.Context, name, configuration string, out io.Writer) error {
 	binary, err := o.binary(name)
 	if err != nil {
 		return err
@@ -93,7 +101,7 @@ func (o *Options) cleanUp(ctx context.Context, name string, out io.Writer) error
 	ctx, cancel := context.WithTimeout(ctx, downLimit)
 	defer cancel()
 	var output bytes.Buffer
-	command := exec.CommandContext(ctx, binary, "cleanup", "--config", o.Config(name))
+	command := exec.CommandContext(ctx, binary, "cleanup", "--config", configuration)
 	command.Stdout, command.Stderr = &output, &output
 	if err := command.Run(); err != nil {
 		return fmt.Errorf("clean up after %s: %w\n%s", name, err, output.String())
@@ -114,15 +122,29 @@ func Reset(ctx context.Context, l Layout, out io.Writer) error {
 	if err := Down(ctx, l, out); err != nil {
 		return err
 	}
+	o := &Options{Layout: l}
+	if o.systemd() {
+		if err := o.systemdStop(true); err != nil {
+			return err
+		}
+	}
 	folders := []string{
 		l.Data(), l.PKI(), l.Run(), l.Logs(), rootDir, podLogs, links,
 		l.AdminKubeconfig(), l.Kubeconfig("agent"), l.Kubeconfig("proxy"),
+	}
+	// What init or join wrote goes; what people wrote for "skiff up" stays.
+	if machine, err := l.Machine(); machine != nil || err != nil {
+		for _, name := range daemons {
+			folders = append(folders, l.UserConfig(name))
+		}
 	}
 	if l.Root != "/" {
 		folders = append(folders, l.path("var/lib/containerd"), l.path("run/containerd"))
 	}
 	var errs []error
-	for _, folder := range folders {
+	// The record of what this machine is goes last, so that a reset that was cut
+	// short is taken up where it ended.
+	for _, folder := range append(folders, l.machineFile()) {
 		errs = append(errs, os.RemoveAll(folder))
 	}
 	if err := errors.Join(errs...); err != nil {

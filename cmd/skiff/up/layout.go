@@ -23,7 +23,8 @@ func (l Layout) PKI() string { return l.path("etc/skiff/pki") }
 // AdminKubeconfig is the kubeconfig of the cluster's administrator.
 func (l Layout) AdminKubeconfig() string { return l.path("etc/skiff/admin.conf") }
 
-// UserConfig is the optional configuration file of a daemon, made by people.
+// UserConfig is the configuration file of a daemon, made by people, by "skiff
+// init" or by "skiff join"; without it the defaults hold.
 func (l Layout) UserConfig(daemon string) string { return l.path("etc/skiff", daemon+".yaml") }
 
 // Config is the configuration file that a daemon is started with.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // Options of a cluster on one machine. Zero values of the texts and numbers
@@ -19,11 +20,15 @@ type Options struct {
 	Detach bool
 	// Supervise is set for the process that --detach leaves behind.
 	Supervise bool
+	// HandOver makes that process let go as soon as the daemons are started,
+	// and keep them running whatever becomes of them.
+	HandOver bool
 	// Binaries is the folder of the daemons; empty: beside this program, then the PATH.
 	Binaries string
 
 	NodeName, NodeIP        string
-	Port, AgentPort         int
+	Port, PeerPort          int
+	AgentPort               int
 	HealthPort, MetricsPort int
 	ServiceCIDR, PodCIDR    string
 	ClusterDNS              string
@@ -41,18 +46,32 @@ func DefaultOptions() *Options { return &Options{Layout: Layout{Root: "/"}} }
 func (o *Options) AddFlags(set *pflag.FlagSet) {
 	set.BoolVarP(&o.Detach, "detach", "d", false, "return once the node is Ready; stop it with \"skiff down\"")
 	set.BoolVar(&o.Supervise, "supervise", false, "be the process that --detach leaves behind")
+	set.BoolVar(&o.HandOver, "hand-over", false, "with --supervise: let go as soon as the daemons are started")
 	_ = set.MarkHidden("supervise")
+	_ = set.MarkHidden("hand-over")
+	o.AddMachineFlags(set)
+	o.AddClusterFlags(set)
+}
+
+// AddClusterFlags registers the flags of what all machines of a cluster agree on.
+func (o *Options) AddClusterFlags(set *pflag.FlagSet) {
+	set.IntVar(&o.Port, "port", 0, "port of the API (default 6443)")
+	set.StringVar(&o.ServiceCIDR, "service-cidr", "", "range of service addresses (default 10.96.0.0/16)")
+	set.StringVar(&o.PodCIDR, "pod-cidr", "", "range of pod addresses (default 10.244.0.0/16)")
+	set.StringVar(&o.ClusterDNS, "cluster-dns", "", "service address of cluster DNS (default 10.96.0.10)")
+}
+
+// AddMachineFlags registers the flags that concern this machine alone, not the
+// cluster it is part of.
+func (o *Options) AddMachineFlags(set *pflag.FlagSet) {
 	set.StringVar(&o.Root, "root", o.Root, "folder below which the cluster keeps all its files; another one makes a second cluster")
 	set.StringVar(&o.Binaries, "binaries", "", "folder of skiff-control, skiff-agent and skiff-proxy; beside this program when empty")
 	set.StringVar(&o.NodeName, "node-name", "", "name of the node; the host name when empty")
 	set.StringVar(&o.NodeIP, "node-ip", "", "address of the node; that of the default route when empty")
-	set.IntVar(&o.Port, "port", 0, "port of the API (default 6443)")
+	set.IntVar(&o.PeerPort, "peer-port", 0, "port the store's members reach each other by (default 6444)")
 	set.IntVar(&o.AgentPort, "agent-port", 0, "port of the agent (default 10250)")
 	set.IntVar(&o.HealthPort, "proxy-health-port", 0, "port of the proxy's health (default 10256)")
 	set.IntVar(&o.MetricsPort, "proxy-metrics-port", 0, "port of the proxy's metrics (default 10249)")
-	set.StringVar(&o.ServiceCIDR, "service-cidr", "", "range of service addresses (default 10.96.0.0/16)")
-	set.StringVar(&o.PodCIDR, "pod-cidr", "", "range of pod addresses (default 10.244.0.0/16)")
-	set.StringVar(&o.ClusterDNS, "cluster-dns", "", "service address of cluster DNS (default 10.96.0.10)")
 	set.StringVar(&o.Bridge, "bridge", "", "name of the pod network's bridge (default skiff0)")
 	set.StringVar(&o.CgroupRoot, "cgroup-root", "", "cgroup below which pods live (default /)")
 	set.StringVar(&o.RegistryConfigDir, "registry-config-dir", "", "folder of hosts.toml files of registries and mirrors (default /etc/containerd/certs.d)")
@@ -61,8 +80,10 @@ func (o *Options) AddFlags(set *pflag.FlagSet) {
 	set.StringVar(&o.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 }
 
-// configurations are the three daemons' configurations for these options.
+// configurations are the three daemons' configurations for these options. On
+// a worker control means nothing.
 type configurations struct {
+	role    operator.Role
 	control *config.Control
 	agent   *config.Agent
 	proxy   *config.Proxy
@@ -71,7 +92,11 @@ type configurations struct {
 // configure merges, in rising order of weight: defaults, the places of the
 // layout, the files in /etc/skiff, and the options.
 func (o *Options) configure() (configurations, error) {
-	c := configurations{config.DefaultControl(), config.DefaultAgent(), config.DefaultProxy()}
+	c := configurations{control: config.DefaultControl(), agent: config.DefaultAgent(), proxy: config.DefaultProxy()}
+	var err error
+	if c.role, err = o.role(); err != nil {
+		return c, err
+	}
 	c.control.DataDir = filepath.Join(o.Data(), "control")
 	c.control.PKIDir = o.PKI()
 	c.agent.Kubeconfig, c.proxy.Kubeconfig = o.Kubeconfig("agent"), o.Kubeconfig("proxy")
@@ -140,8 +165,9 @@ func (o *Options) override(c configurations) error {
 	set(o.NodeName, &c.agent.NodeName, &c.proxy.NodeName)
 	set(o.NodeIP, &c.agent.NodeIP, &c.control.AdvertiseAddress)
 	set(c.agent.NodeIP, &c.control.AdvertiseAddress)
-	set(c.agent.NodeName, &c.proxy.NodeName)
+	set(c.agent.NodeName, &c.proxy.NodeName, &c.control.NodeName)
 	setPort(o.Port, &c.control.Port)
+	setPort(o.PeerPort, &c.control.PeerPort)
 	setPort(o.AgentPort, &c.agent.Port)
 	setPort(o.HealthPort, &c.proxy.HealthPort)
 	setPort(o.MetricsPort, &c.proxy.MetricsPort)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/internal/pki"
 )
 
@@ -78,12 +79,16 @@ func answers(socket string) bool {
 	return true
 }
 
-// prepare makes folders, certificates, kubeconfigs and configuration files.
+// prepare makes folders and configuration files and, on a control machine, the
+// certificates and kubeconfigs: a worker got its own when it joined.
 func (o *Options) prepare(c configurations) error {
 	for _, dir := range []string{o.Data(), filepath.Dir(o.Config("x")), o.Logs(), c.agent.StaticPodPath} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make folder: %w", err)
 		}
+	}
+	if err := o.writeConfigurations(c); err != nil || c.role == operator.Worker {
+		return err
 	}
 	address := net.ParseIP(c.agent.NodeIP)
 	host, err := os.Hostname()
@@ -112,12 +117,28 @@ func (o *Options) prepare(c configurations) error {
 			return err
 		}
 	}
-	for name, configuration := range map[string]any{"control": c.control, "agent": c.agent, "proxy": c.proxy} {
-		if err := config.Write(o.Config(name), configuration); err != nil {
+	return nil
+}
+
+// writeConfigurations writes the files the daemons are started with.
+func (o *Options) writeConfigurations(c configurations) error {
+	for _, name := range daemonsOf(c.role) {
+		if err := config.Write(o.Config(name), c.of(name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// of is the configuration of a daemon.
+func (c configurations) of(daemon string) config.Validator {
+	switch daemon {
+	case "control":
+		return c.control
+	case "agent":
+		return c.agent
+	}
+	return c.proxy
 }
 
 // server is the URL of the API server on this machine.

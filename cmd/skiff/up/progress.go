@@ -10,16 +10,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/skiff-run/skiff/agent/apiclient"
 	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // progress tells a person what a starting cluster has reached, a line a step.
 type progress struct {
-	out            io.Writer
-	begin          time.Time
-	options        *Options
+	out     io.Writer
+	begin   time.Time
+	options *Options
+	// since is the oldest report of the node that counts: an older one is what
+	// the last run left in the store.
+	since          time.Time
 	configurations configurations
 }
 
@@ -32,6 +38,28 @@ func (p *progress) begun() {
 	p.step("files", p.options.PKI())
 }
 
+// client speaks to the API: on a control machine as its administrator to its
+// own server, on a worker as its node to any.
+func (p *progress) client() (kubernetes.Interface, string, error) {
+	var connection *rest.Config
+	var err error
+	if p.configurations.role == operator.Worker {
+		agent := p.configurations.agent
+		connection, err = apiclient.Load(agent.Kubeconfig, agent.ControlAddresses, "skiff/"+daemon.Version)
+	} else {
+		connection, err = clientcmd.BuildConfigFromFlags("", p.options.AdminKubeconfig())
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read kubeconfig: %w", err)
+	}
+	connection.QPS, connection.Burst, connection.Timeout = 200, 200, 5*time.Second
+	client, err := kubernetes.NewForConfig(connection)
+	if err != nil {
+		return nil, "", fmt.Errorf("make client: %w", err)
+	}
+	return client, connection.Host, nil
+}
+
 // untilReady returns when containerd, API server, node and proxy are up.
 func (p *progress) untilReady(ctx context.Context) error {
 	socket := p.configurations.agent.ContainerdAddress
@@ -40,24 +68,19 @@ func (p *progress) untilReady(ctx context.Context) error {
 	}
 	p.step("containerd", socket)
 
-	admin, err := clientcmd.BuildConfigFromFlags("", p.options.AdminKubeconfig())
+	client, server, err := p.client()
 	if err != nil {
-		return fmt.Errorf("read admin kubeconfig: %w", err)
-	}
-	admin.QPS, admin.Burst = 200, 200
-	client, err := kubernetes.NewForConfig(admin)
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
+		return err
 	}
 	if err := poll(ctx, func() bool {
 		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil
 	}); err != nil {
-		return fmt.Errorf("wait for the API server at %s: %w", admin.Host, err)
+		return fmt.Errorf("wait for the API server at %s: %w", server, err)
 	}
-	p.step("control", admin.Host)
+	p.step("control", server)
 
 	node := p.configurations.agent.NodeName
-	if err := poll(ctx, func() bool { return nodeReady(ctx, client, node, p.begin) }); err != nil {
+	if err := poll(ctx, func() bool { return nodeReady(ctx, client, node, p.since) }); err != nil {
 		return fmt.Errorf("wait for node %s to be Ready: %w", node, err)
 	}
 	p.step("agent", "node "+node+" is Ready")
@@ -69,7 +92,6 @@ func (p *progress) untilReady(ctx context.Context) error {
 		}
 		p.step("proxy", p.configurations.proxy.Mode+", DNS at "+p.configurations.proxy.DNS.Address)
 	}
-	p.next()
 	return nil
 }
 
@@ -106,6 +128,10 @@ func (p *progress) next() {
 	root := ""
 	if p.options.Root != "/" {
 		root = " --root " + p.options.Root
+	}
+	if p.configurations.role == operator.Worker {
+		fmt.Fprintf(p.out, "\nThis worker runs.\nLogs: %s    Stop: skiff down%s    Leave the cluster: skiff reset --yes%s\n", p.options.Logs(), root, root)
+		return
 	}
 	fmt.Fprintf(p.out, `
 The cluster runs. Next:

@@ -34,15 +34,21 @@ func Run(ctx context.Context, o *Options, out io.Writer) error {
 	if pid := running(o.PIDFile("up"), "skiff"); pid != 0 {
 		return fmt.Errorf("a cluster is already running here (process %d): stop it with \"skiff down\" first", pid)
 	}
+	if m, err := o.Machine(); err != nil {
+		return err
+	} else if m != nil && m.Joining && !o.HandOver {
+		return errors.New("a join of this machine has not finished: run \"skiff join\" again with a valid token, or \"skiff reset --yes\" to give it up")
+	}
 	if o.Detach && !o.Supervise {
-		return detach(ctx, out)
+		return detach(ctx, out, append(os.Args[1:], "--supervise"))
 	}
 	return o.supervise(ctx, out)
 }
 
-// detach starts this program once more with the same arguments, in a session
-// of its own, and returns when that one says that the node is Ready.
-func detach(ctx context.Context, out io.Writer) error {
+// detach starts this program once more with the arguments, in a session of its
+// own, and returns when that one lets go: when the node is Ready or, with
+// --hand-over, when the daemons are started.
+func detach(ctx context.Context, out io.Writer, arguments []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -52,7 +58,7 @@ func detach(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("make pipe: %w", err)
 	}
 	defer ready.Close()
-	command := exec.Command(self, append(os.Args[1:], "--supervise")...)
+	command := exec.Command(self, arguments...)
 	command.Stdout, command.Stderr = out, os.Stderr
 	command.ExtraFiles = []*os.File{readyWriter}
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -110,7 +116,7 @@ func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 		err = errors.Join(err, os.Remove(o.PIDFile("up")))
 	}()
 
-	p := &progress{out: out, begin: begin, options: o, configurations: c}
+	p := &progress{out: out, begin: begin, since: begin, options: o, configurations: c}
 	settled, failed := make(chan struct{}), make(chan error, len(daemons)+1)
 	starting, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not within %s; see the logs in %s", startLimit, o.Logs()))
 	defer cancel()
@@ -124,17 +130,25 @@ func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 		case <-children.Done():
 		}
 	})
-	p.begun()
+	if o.HandOver {
+		// Whoever started us watches from here on, and decides what a failure means.
+		close(settled)
+	} else {
+		p.begun()
+	}
 	if err := o.startAll(children, s, c, settled, failed); err != nil {
 		return err
 	}
-	if err := p.untilReady(starting); err != nil {
-		if ctx.Err() != nil {
-			return nil
+	if !o.HandOver {
+		if err := p.untilReady(starting); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
 		}
-		return err
+		p.next()
+		close(settled)
 	}
-	close(settled)
 	if o.Supervise {
 		if err := letGo(o.Log("up")); err != nil {
 			return err
@@ -147,7 +161,7 @@ func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 // startAll starts containerd if needed and the daemons, all at once: each
 // waits for the others by itself.
 func (o *Options) startAll(ctx context.Context, s *supervisor, c configurations, settled <-chan struct{}, failed chan<- error) error {
-	programs, err := o.daemonPrograms()
+	programs, err := o.daemonPrograms(c.role)
 	if err != nil {
 		return err
 	}

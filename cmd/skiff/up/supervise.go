@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // Restart back-off of a daemon that ended: doubled from the first to the last,
@@ -69,10 +71,10 @@ func (s *supervisor) run(ctx context.Context, p program, settled <-chan struct{}
 	return nil
 }
 
-// daemonPrograms describes the three daemons as configured.
-func (o *Options) daemonPrograms() ([]program, error) {
+// daemonPrograms describes the daemons of the role as configured.
+func (o *Options) daemonPrograms(role operator.Role) ([]program, error) {
 	var programs []program
-	for _, name := range daemons {
+	for _, name := range daemonsOf(role) {
 		binary, err := o.binary(name)
 		if err != nil {
 			return nil, err

@@ -108,11 +108,14 @@ func local() ([]rbacv1.Role, []rbacv1.RoleBinding) {
 			role(system, controllerPrefix+"token-cleaner", on("get list watch delete", "core", "secrets"), recordEvents()),
 			role(public, controllerPrefix+"bootstrap-signer",
 				on(read, "core", "configmaps"), on("update", "core", "configmaps", "cluster-info"), recordEvents()),
+			// Whoever wants to join reads the cluster's authority before it can know anybody.
+			role(public, "kubeadm:bootstrap-signer-clusterinfo", on("get", "core", "configmaps", "cluster-info")),
 		}, []rbacv1.RoleBinding{
 			bind(system, "system::extension-apiserver-authentication-reader", "extension-apiserver-authentication-reader",
 				person("system:kube-controller-manager"), person("system:kube-scheduler")),
 			bind(system, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", signer),
 			bind(system, controllerPrefix+"token-cleaner", controllerPrefix+"token-cleaner", cleaner),
 			bind(public, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", signer),
+			bind(public, "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo", person("system:anonymous")),
 		}
 }

@@ -1,0 +1,86 @@
+package operations
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/cluster-bootstrap/token/api"
+)
+
+const (
+	// refreshEvery is how often cluster-info is compared with the authorities on
+	// disk, which an administrator may replace.
+	refreshEvery = time.Minute
+	// retryAfter is how long a failed try waits for the next.
+	retryAfter = time.Second
+)
+
+// Run keeps the ConfigMap kube-public/cluster-info, by which machines that
+// want to join learn the cluster's authority, until ctx ends.
+func (o *Operations) Run(ctx context.Context) {
+	for {
+		wait := refreshEvery
+		if err := o.ensureClusterInfo(ctx); err != nil && ctx.Err() == nil {
+			o.Logger.Warn("cluster-info is not up to date; trying again", "error", err)
+			wait = retryAfter
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (o *Operations) ensureClusterInfo(ctx context.Context) error {
+	ca, err := os.ReadFile(filepath.Join(o.PKIDir, "ca.crt"))
+	if err != nil {
+		return fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	maps := o.Client.CoreV1().ConfigMaps(metav1.NamespacePublic)
+	current, err := maps.Get(ctx, api.ConfigMapClusterInfo, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read cluster-info: %w", err)
+	}
+	missing := err != nil
+	if !missing {
+		// The address of any API server will do: only another authority is a reason to write.
+		if known, err := clientcmd.Load([]byte(current.Data[api.KubeConfigKey])); err == nil {
+			if cluster := known.Clusters[""]; cluster != nil && string(cluster.CertificateAuthorityData) == string(ca) {
+				return nil
+			}
+		}
+	}
+	data, err := clientcmd.Write(clientcmdapi.Config{
+		Clusters: map[string]*clientcmdapi.Cluster{"": {Server: "https://" + o.Address, CertificateAuthorityData: ca}},
+	})
+	if err != nil {
+		return fmt.Errorf("encode cluster-info: %w", err)
+	}
+	if missing {
+		_, err = maps.Create(ctx, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespacePublic, Name: api.ConfigMapClusterInfo},
+			Data:       map[string]string{api.KubeConfigKey: string(data)},
+		}, metav1.CreateOptions{})
+	} else {
+		changed := current.DeepCopy()
+		if changed.Data == nil {
+			changed.Data = map[string]string{}
+		}
+		changed.Data[api.KubeConfigKey] = string(data)
+		_, err = maps.Update(ctx, changed, metav1.UpdateOptions{})
+	}
+	// Another API server may have been faster.
+	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("publish cluster-info: %w", err)
+	}
+	return nil
+}
