@@ -70,11 +70,22 @@ func (r rule) check(path string, imports []string) []error {
 		for _, forbidden := range r.forbidden {
 			below := strings.HasPrefix(imported, forbidden)
 			inside := r.room != "" && (imported == own || strings.HasPrefix(imported, own+"/"))
-			ownCommand := strings.HasPrefix(path, module+"cmd/") && strings.HasPrefix(imported, path+"/")
+			ownCommand := command(path) != "" && command(path) == command(imported) && imported != command(path)
 			if below && !inside && !ownCommand {
 				errs = append(errs, fmt.Errorf("%s imports %s: %s", path, imported, r.why))
 			}
 		}
 	}
 	return errs
+}
+
+// command is the main package that a package is, or is a part of; empty
+// outside cmd.
+func command(path string) string {
+	name, below := strings.CutPrefix(path, module+"cmd/")
+	if !below {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, "/")
+	return module + "cmd/" + name
 }
