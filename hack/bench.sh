@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Measures a cluster on a host of its own, and the store beside etcd; prints tables.
+#   hack/bench.sh [--only start,node,api,store]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+only=start,node,api,store
+[ "${1:-}" = --only ] && only=$2
+wants() { [[ ",$only," == *",$1,"* ]]; }
+
+host=skiff-bench
+work=$(mktemp -d)
+root=$work/root
+inside() { nsenter --net=/run/netns/$host env KUBECONFIG="$root/etc/skiff/admin.conf" "$@"; }
+
+down() {
+  inside bin/skiff down --root "$root" >/dev/null 2>&1 || true
+  [ -z "${registry:-}" ] || kill "$registry" 2>/dev/null || true
+  ip netns del $host 2>/dev/null || true
+  rm -rf "$work"
+}
+
+up() {
+  hack/deps.sh --test
+  ip netns del $host 2>/dev/null || true
+  ip netns add $host
+  ip -n $host link set lo up
+  ip -n $host link add uplink type bridge
+  ip -n $host addr add 192.0.2.1/24 dev uplink
+  ip -n $host link set uplink up
+  ip -n $host route add default via 192.0.2.254
+  trap down EXIT
+  mkdir -p "$work/registry" "$work/certs.d/docker.io"
+  cat >"$work/registry.yml" <<CONFIG
+version: 0.1
+log: {level: info}
+storage: {filesystem: {rootdirectory: $work/registry}}
+http: {addr: 127.0.0.1:5000}
+CONFIG
+  inside docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+  registry=$!
+  until grep -q 'listening on' "$work/registry.log"; do kill -0 "$registry"; read -rt 0.1 <> <(:) || true; done
+  go build -o "$work/images" ./test/images
+  inside "$work/images" --registry 127.0.0.1:5000 >/dev/null
+  printf 'server = "https://registry-1.docker.io"\n[host."http://127.0.0.1:5000"]\n  capabilities = ["pull", "resolve"]\n' \
+    >"$work/certs.d/docker.io/hosts.toml"
+}
+
+skiff_up() {
+  inside bin/skiff up --detach --root "$root" --node-name $host --cgroup-root /$host --registry-config-dir "$work/certs.d"
+}
+
+if wants start || wants node || wants api; then
+  up
+  echo "## Start"
+  skiff_up | grep -E ' s$'
+  inside bin/skiff down --root "$root" >/dev/null
+  echo "again, with its data:"
+  skiff_up | grep -E ' s$'
+fi
+if wants node; then
+  echo; echo "## Pods and daemons"
+  # The image has to be there before anything is timed.
+  inside bin/skiff kubectl run warm --image=busybox --restart=Never -- true >/dev/null
+  inside bin/skiff kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/warm --timeout=120s >/dev/null
+  inside bin/skiff kubectl delete pod warm >/dev/null
+  daemons=$(for d in control agent proxy; do printf 'skiff-%s=%s,' $d "$(cat "$root/run/skiff/up/$d.pid")"; done)
+  go build -o "$work/node" ./test/bench/node
+  inside "$work/node" --kubeconfig "$root/etc/skiff/admin.conf" --containerd "$root/run/containerd/containerd.sock" --daemons "${daemons%,}"
+fi
+if wants api; then
+  echo; echo "## API"
+  go build -o "$work/api" ./test/bench/api
+  inside "$work/api" --kubeconfig "$root/etc/skiff/admin.conf"
+fi
+if wants store; then
+  echo; echo "## Store, three members as three processes, beside etcd"
+  (cd test/bench/store && go build -o "$work/etcd" go.etcd.io/etcd/server/v3 && go build -o "$work/store" . && "$work/store" --etcd "$work/etcd")
+fi
