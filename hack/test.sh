@@ -6,7 +6,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   hack/deps.sh --test
 fi
 # As in the Makefile, so that tests and programs share what is compiled.
-export GOFLAGS="${GOFLAGS:-} -trimpath"
+export GOFLAGS="${GOFLAGS:--trimpath -buildvcs=false}" CGO_ENABLED="${CGO_ENABLED:-0}"
 hack/lint.sh
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
