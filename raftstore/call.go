@@ -30,7 +30,11 @@ type callHandler func(ctx context.Context, from string, body []byte) ([]byte, er
 
 // callHandlers are what this member answers.
 func (s *Store) callHandlers() map[callKind]callHandler {
-	return map[callKind]callHandler{}
+	return map[callKind]callHandler{
+		callPropose:   s.answerPropose,
+		callReadIndex: s.answerReadIndex,
+		callTerm:      s.answerTerm,
+	}
 }
 
 // The statuses of an answer, by index. Their order is on the wire: only append.
@@ -41,7 +45,11 @@ var callErrors = []error{
 	4: ErrTooLarge,
 	5: ErrCompacted,
 	6: ErrFutureRevision,
+	7: errNotMember,
 }
+
+// errNotMember: the other side does not count this member to the store.
+var errNotMember = errors.New("not a member of this store")
 
 const (
 	statusDone  = 0
@@ -65,7 +73,7 @@ func (s *Store) serve(ctx context.Context, from string, request []byte) []byte {
 		return answerError(fmt.Errorf("this member does not know calls of kind %d; all members need the same version", request[0]))
 	}
 	if !s.admits(from) {
-		return answerError(fmt.Errorf("%q is not a member of this store", from))
+		return answerError(fmt.Errorf("%q is %w", from, errNotMember))
 	}
 	body, err := handler(ctx, from, request[1:])
 	if err != nil {
@@ -151,24 +159,22 @@ func (s *Store) callLeaderOnce(ctx context.Context, kind callKind, body []byte) 
 }
 
 // admits decides who may speak to this member: those in the newest
-// configuration it knows. While it knows no leader that configuration may be
-// old, so it listens to every holder of a store's certificate; raft's terms and
-// votes then tell who is right.
+// configuration it knows. While it knows no leader, or one that is not in there,
+// that configuration is old; then it listens to every holder of a store's
+// certificate, and raft's terms and votes tell who is right.
 func (s *Store) admits(id string) bool {
 	select {
 	case <-s.started:
 	default:
 		return true
 	}
-	if leader, _ := s.raft.LeaderWithID(); leader == "" {
-		return true
-	}
+	_, leader := s.raft.LeaderWithID()
+	known, current := false, false
 	for _, server := range s.configuration().Servers {
-		if string(server.ID) == id {
-			return true
-		}
+		known = known || string(server.ID) == id
+		current = current || server.ID == leader
 	}
-	return false
+	return known || !current
 }
 
 // configuration is the newest this member knows, committed or not.

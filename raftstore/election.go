@@ -79,6 +79,27 @@ func (s *Store) lead(ctx context.Context) error {
 	}
 }
 
+// leaderObserver hears from raft when the leader is another one.
+func (s *Store) leaderObserver() *raft.Observer {
+	return raft.NewObserver(s.observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+}
+
+// followLeader tells who waits for a leader that it is another one now.
+func (s *Store) followLeader() {
+	for {
+		select {
+		case <-s.observed:
+			_, leader := s.raft.LeaderWithID()
+			s.proposer.leaderChanged(leader)
+		case <-s.closing:
+			return
+		}
+	}
+}
+
 // followLeadership turns raft's word on leadership into ours. Raft waits until
 // its word is taken, so a slow epoch must not keep this loop.
 func (s *Store) followLeadership() {
@@ -116,6 +137,6 @@ func (s *Store) followLeadership() {
 func (s *Store) beginEpoch(origin, sequence uint64) chan error {
 	done := make(chan error, 1)
 	batch := command.Batch{Origin: origin, Acknowledged: sequence - 1, Commands: []command.Command{{Kind: command.Epoch, Sequence: sequence}}}
-	s.running.Go(func() { done <- s.raft.Apply(batch.Encode(nil), 0).Error() })
+	s.running.Go(func() { done <- s.apply(batch.Encode(nil)) })
 	return done
 }

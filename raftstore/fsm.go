@@ -21,15 +21,28 @@ type fsm struct {
 	sessions sessions
 	// epoch is the term of the last leader whose Epoch command was applied.
 	epoch atomic.Uint64
+	// index is the last log entry executed. No-ops are not told to a state
+	// machine, so it may be one behind raft's until the epoch comes.
+	index mark
+	// committed is called before a batch is executed: entries were committed.
+	committed func()
 	// applied is called after each publication, for housekeeping.
 	applied func(*mvcc.View)
+	// origin is this member's in this run. executed is told of its batches once
+	// they are published, recovered of the remembered results in a snapshot.
+	origin    uint64
+	executed  func(first uint64, results answers)
+	recovered func(results map[uint64]command.Result)
 	// fatal ends the process when the log says something this program cannot
 	// execute: going on would make this member differ from the others.
 	fatal func(error)
 }
 
 func newFSM() *fsm {
-	return &fsm{state: mvcc.New(), sessions: sessions{}, applied: func(*mvcc.View) {}, fatal: func(error) {}}
+	return &fsm{
+		state: mvcc.New(), sessions: sessions{}, committed: func() {}, applied: func(*mvcc.View) {}, fatal: func(error) {},
+		executed: func(uint64, answers) {}, recovered: func(map[uint64]command.Result) {},
+	}
 }
 
 // answers is the response to one log entry, one result per command.
@@ -41,7 +54,13 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // ApplyBatch implements raft.BatchingFSM. The whole batch becomes visible to
 // readers at once, before any of its writers is answered.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	f.committed()
 	responses := make([]any, len(logs))
+	type execution struct {
+		first   uint64
+		results answers
+	}
+	var own []execution
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
 			continue // a configuration, which is raft's own business
@@ -53,9 +72,18 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			responses[i] = err
 			continue
 		}
-		responses[i] = f.execute(batch, l)
+		results := f.execute(batch, l)
+		responses[i] = results
+		if batch.Origin == f.origin {
+			own = append(own, execution{firstSequence(batch), results})
+		}
 	}
-	f.applied(f.state.Publish())
+	view := f.state.Publish()
+	f.index.raise(logs[len(logs)-1].Index)
+	for _, e := range own {
+		f.executed(e.first, e.results)
+	}
+	f.applied(view)
 	return responses
 }
 
@@ -112,7 +140,7 @@ func (f *fsm) command(c *command.Command, term uint64) command.Result {
 // Snapshot implements raft.FSM. It costs nothing: the published view is
 // immutable, writing it out happens beside further commands.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	return &fsmSnapshot{view: f.state.View(), sessions: f.sessions.clone(), epoch: f.epoch.Load()}, nil
+	return &fsmSnapshot{view: f.state.View(), sessions: f.sessions.clone(), epoch: f.epoch.Load(), index: f.index.get()}, nil
 }
 
 // Restore implements raft.FSM.
@@ -120,16 +148,19 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 	if err := f.restore(source); err != nil {
 		return fmt.Errorf("restore state: %w", err)
 	}
+	if own := f.sessions[f.origin]; own != nil {
+		f.recovered(own.results)
+	}
 	f.applied(f.state.View())
 	return nil
 }
 
-// restore reads epoch and sessions, then the state, which it swaps in only as
+// restore reads epoch, index and sessions, then the state, which it swaps in only as
 // a whole. The stream must end where the state ends.
 func (f *fsm) restore(source io.Reader) error {
 	r := bufio.NewReaderSize(source, 64<<10)
 	d := mvcc.NewDecoder(r)
-	epoch := d.Uint()
+	epoch, index := d.Uint(), d.Uint()
 	if err := d.Err(); err != nil {
 		return err
 	}
@@ -142,6 +173,7 @@ func (f *fsm) restore(source io.Reader) error {
 	}
 	f.sessions = remembered
 	f.epoch.Store(epoch)
+	f.index.raise(index)
 	return nil
 }
 
@@ -162,6 +194,7 @@ type fsmSnapshot struct {
 	view     *mvcc.View
 	sessions sessions
 	epoch    uint64
+	index    uint64
 }
 
 // Persist implements raft.FSMSnapshot.
@@ -176,6 +209,7 @@ func (s *fsmSnapshot) write(to io.Writer) error {
 	w := bufio.NewWriterSize(to, 64<<10)
 	e := mvcc.NewEncoder(w)
 	e.Uint(s.epoch)
+	e.Uint(s.index)
 	if err := e.Err(); err != nil {
 		return err
 	}

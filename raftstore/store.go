@@ -38,16 +38,26 @@ type Store struct {
 	archivist  *archivist
 	metrics    *metrics
 	handlers   map[callKind]callHandler
+	reads      *reads
+	quorum     *reads
 
 	stalled atomic.Pointer[error] // the disk hangs right now
 	ready   atomic.Bool
 
-	notify    chan bool     // raft's word on leadership
+	notify    chan bool // raft's word on leadership
+	observed  chan raft.Observation
 	started   chan struct{} // closed when raft is there
-	closing   chan struct{}
+	ctx       context.Context
+	cancel    context.CancelFunc
+	closing   <-chan struct{} // ctx's
 	closeOnce sync.Once
 	closeErr  error
 	running   sync.WaitGroup
+
+	mu      sync.Mutex // guards closed and working against each other
+	closed  bool
+	working sync.WaitGroup // what waits for raft on behalf of others
+	asking  sync.WaitGroup // questions of a round that others answered first
 }
 
 // Open opens or makes the store in o.Dir. A lone member leads when Open
@@ -59,10 +69,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, leadership: newLeadership(), metrics: newMetrics(),
-		notify: make(chan bool, 8), started: make(chan struct{}), closing: make(chan struct{}),
+		notify: make(chan bool, 8), observed: make(chan raft.Observation, 1), started: make(chan struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.closing = s.ctx.Done()
 	s.handlers = s.callHandlers()
 	if err := s.open(ctx); err != nil {
+		s.cancel()
 		return nil, fmt.Errorf("open store %s: %w", o.Dir, err)
 	}
 	return s, nil
@@ -133,8 +146,13 @@ func (s *Store) start() error {
 		}
 	}
 	s.keeper = newKeeper(s)
+	s.proposer = newProposer(s)
+	s.quorum = newReads(s, s.confirmLeading)
+	s.reads = newReads(s, s.askCommitted)
 	s.wal.Appended = s.archivist.appended
 	s.fsm.applied = s.keeper.applied
+	s.fsm.committed = s.transport.notices.committed
+	s.fsm.origin, s.fsm.executed, s.fsm.recovered = s.proposer.origin, s.proposer.executed, s.proposer.recovered
 	var err error
 	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, s.wal, s.wal.Stable(), s.snapshots, s.transport)
 	if err != nil {
@@ -142,8 +160,8 @@ func (s *Store) start() error {
 	}
 	s.transport.attach(s.raft)
 	close(s.started)
-	s.proposer = newProposer(s.closing, s.raft, s.leadership, s.metrics)
-	for _, run := range []func(){s.proposer.gather, s.proposer.resolve, s.followLeadership, s.keeper.run, s.archivist.run} {
+	s.raft.RegisterObserver(s.leaderObserver())
+	for _, run := range []func(){s.proposer.gather, s.reads.run, s.quorum.run, s.catchUp, s.followLeader, s.followLeadership, s.keeper.run, s.archivist.run} {
 		s.running.Go(run)
 	}
 	return nil
@@ -235,7 +253,10 @@ func (s *Store) close() error {
 			s.log.Warn("could not hand leadership over", "error", err)
 		}
 	}
-	close(s.closing)
+	s.cancel()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	if err := s.guard.Failed(); err != nil {
 		// Raft may be held at the failed write for ever; the process must end.
 		s.raft.Shutdown()
@@ -244,9 +265,23 @@ func (s *Store) close() error {
 	// Our goroutines end before raft does: raft forgets to answer what is still
 	// between its own goroutines when it stops.
 	s.running.Wait()
+	s.working.Wait()
+	s.asking.Wait()
 	ended := s.raft.Shutdown()
 	err := s.disconnect() // what raft has on its way fails now and not by a timeout
 	return errors.Join(err, ended.Error(), s.closeDisk())
+}
+
+// enter begins work on behalf of another that waits for raft; working.Done ends
+// it. It reports false when the store is closing.
+func (s *Store) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.working.Add(1)
+	return true
 }
 
 func (s *Store) closeDisk() error {
@@ -306,18 +341,10 @@ func (s *Store) Compact(ctx context.Context, rev int64) error {
 	return nil
 }
 
-// write sends one command through the log, if this member leads.
+// write sends one command through the log.
 func (s *Store) write(ctx context.Context, c command.Command) (command.Result, error) {
 	if size := len(c.Key) + len(c.Value); size > MaxRequestBytes {
 		return command.Result{}, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, MaxRequestBytes)
-	}
-	if !s.IsLeader() {
-		select {
-		case <-s.closing:
-			return command.Result{}, ErrClosed
-		default:
-			return command.Result{}, ErrNotLeader
-		}
 	}
 	began := time.Now()
 	result, err := s.proposer.propose(ctx, c)

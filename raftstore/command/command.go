@@ -165,6 +165,47 @@ func Decode(b []byte) (*Batch, error) {
 	return t, nil
 }
 
+// Check reports what Decode would say of b, without keeping anything.
+func Check(b []byte) error {
+	d := reader{b: b}
+	if v := d.byte(); v != version {
+		return fmt.Errorf("%w: version %d, this program knows %d", ErrMalformed, v, version)
+	}
+	d.uint64()
+	d.uvarint()
+	for n := d.uvarint(); n > 0 && !d.bad; n-- {
+		skip(&d)
+	}
+	if d.bad || len(d.b) > 0 {
+		return ErrMalformed
+	}
+	return nil
+}
+
+// skip reads a command without its key and value.
+func skip(d *reader) {
+	kind := Kind(d.byte())
+	d.uvarint()
+	switch kind {
+	case Put:
+		d.bytes()
+		d.bytes()
+		d.varint()
+		d.uvarint()
+	case Delete:
+		d.bytes()
+		d.varint()
+	case Compact, Jump:
+		d.uvarint()
+	case Expire:
+		d.uvarint()
+		d.uvarint()
+	case Epoch:
+	default:
+		d.bad = true
+	}
+}
+
 func (c *Command) decode(d *reader) {
 	c.Kind = Kind(d.byte())
 	c.Sequence = d.uvarint()

@@ -2,88 +2,24 @@ package peer_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/skiff-run/skiff/raftstore"
 	"github.com/skiff-run/skiff/raftstore/peer"
+	"github.com/skiff-run/skiff/raftstore/storetest"
 )
-
-// authority signs members' certificates.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "store-ca"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{key, cert}
-}
-
-// issue makes a certificate which names the given URI.
-func (a *authority) issue(t *testing.T, uri string, usages ...x509.ExtKeyUsage) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := url.Parse(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if usages == nil {
-		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "member"}, URIs: []*url.URL{parsed},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: usages,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
 
 // member is one end of the tests.
 type member struct {
@@ -95,7 +31,7 @@ type member struct {
 	refuses   sync.Map
 }
 
-func start(t *testing.T, a *authority, id string, cert *tls.Certificate, handler raftstore.Handler) *member {
+func start(t *testing.T, a *storetest.Authority, id string, cert *tls.Certificate, handler raftstore.Handler) *member {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -103,7 +39,7 @@ func start(t *testing.T, a *authority, id string, cert *tls.Certificate, handler
 	}
 	m := &member{id: id, addr: listener.Addr().String()}
 	m.cert.Store(cert)
-	m.roots.Store(a.pool())
+	m.roots.Store(a.Pool())
 	m.Network, err = peer.Listen(peer.Config{
 		Listener: listener, Logger: slog.New(slog.DiscardHandler),
 		Certificate: func() (*tls.Certificate, error) { return m.cert.Load(), nil },
@@ -133,9 +69,9 @@ func echo(_ context.Context, from string, request []byte) []byte {
 
 func TestCallsAreAnswered(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	a := start(t, ca, "a", ca.issue(t, peer.Identity("a")), echo)
-	b := start(t, ca, "b", ca.issue(t, peer.Identity("b")), echo)
+	ca := storetest.NewAuthority(t)
+	a := start(t, ca, "a", ca.Issue(t, peer.Identity("a")), echo)
+	b := start(t, ca, "b", ca.Issue(t, peer.Identity("b")), echo)
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
@@ -153,26 +89,26 @@ func TestCallsAreAnswered(t *testing.T) {
 
 func TestWhoIsRefused(t *testing.T) {
 	t.Parallel()
-	ca, stranger := newAuthority(t), newAuthority(t)
-	b := start(t, ca, "b", ca.issue(t, peer.Identity("b")), echo)
+	ca, stranger := storetest.NewAuthority(t), storetest.NewAuthority(t)
+	b := start(t, ca, "b", ca.Issue(t, peer.Identity("b")), echo)
 	b.refuses.Store("removed", true)
 	cases := []struct {
 		name, id string
 		cert     *tls.Certificate
-		roots    *authority
+		roots    *storetest.Authority
 		target   string
 	}{
-		{"a certificate of another authority", "a", stranger.issue(t, peer.Identity("a")), ca, "b"},
-		{"a member which is not admitted", "removed", ca.issue(t, peer.Identity("removed")), ca, "b"},
-		{"a certificate for servers only", "a", ca.issue(t, peer.Identity("a"), x509.ExtKeyUsageServerAuth), ca, "b"},
-		{"a server whose authority the caller does not trust", "a", ca.issue(t, peer.Identity("a")), stranger, "b"},
-		{"a server which is another member", "a", ca.issue(t, peer.Identity("a")), ca, "c"},
+		{"a certificate of another authority", "a", stranger.Issue(t, peer.Identity("a")), ca, "b"},
+		{"a member which is not admitted", "removed", ca.Issue(t, peer.Identity("removed")), ca, "b"},
+		{"a certificate for servers only", "a", ca.Issue(t, peer.Identity("a"), x509.ExtKeyUsageServerAuth), ca, "b"},
+		{"a server whose authority the caller does not trust", "a", ca.Issue(t, peer.Identity("a")), stranger, "b"},
+		{"a server which is another member", "a", ca.Issue(t, peer.Identity("a")), ca, "c"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			a := start(t, ca, c.id, c.cert, echo)
-			a.roots.Store(c.roots.pool())
+			a.roots.Store(c.roots.Pool())
 			if answer, err := a.Call(t.Context(), c.target, b.addr, []byte("x")); err == nil {
 				t.Errorf("answered %q", answer)
 			}
@@ -187,14 +123,14 @@ func TestWhoIsRefused(t *testing.T) {
 
 func TestStartRefusesACertificateOthersWouldRefuse(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := storetest.NewAuthority(t)
 	for name, uri := range map[string]string{"of another member": peer.Identity("z"), "without an identity": "https://a"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		cert := ca.issue(t, uri)
-		n, err := peer.Listen(peer.Config{Listener: listener, Certificate: func() (*tls.Certificate, error) { return cert, nil }, Roots: ca.pool})
+		cert := ca.Issue(t, uri)
+		n, err := peer.Listen(peer.Config{Listener: listener, Certificate: func() (*tls.Certificate, error) { return cert, nil }, Roots: ca.Pool})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,9 +145,9 @@ func TestStartRefusesACertificateOthersWouldRefuse(t *testing.T) {
 
 func TestConnectionsEndWithMembership(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	a := start(t, ca, "a", ca.issue(t, peer.Identity("a")), echo)
-	b := start(t, ca, "b", ca.issue(t, peer.Identity("b")), echo)
+	ca := storetest.NewAuthority(t)
+	a := start(t, ca, "a", ca.Issue(t, peer.Identity("a")), echo)
+	b := start(t, ca, "b", ca.Issue(t, peer.Identity("b")), echo)
 	if _, err := a.Call(t.Context(), "b", b.addr, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -223,13 +159,13 @@ func TestConnectionsEndWithMembership(t *testing.T) {
 
 func TestRenewedCertificatesAreUsedAtOnce(t *testing.T) {
 	t.Parallel()
-	old, renewed := newAuthority(t), newAuthority(t)
-	a := start(t, old, "a", old.issue(t, peer.Identity("a")), echo)
-	b := start(t, old, "b", old.issue(t, peer.Identity("b")), echo)
-	both := old.pool()
-	both.AddCert(renewed.cert)
+	old, renewed := storetest.NewAuthority(t), storetest.NewAuthority(t)
+	a := start(t, old, "a", old.Issue(t, peer.Identity("a")), echo)
+	b := start(t, old, "b", old.Issue(t, peer.Identity("b")), echo)
+	both := old.Pool()
+	both.AddCert(renewed.Certificate)
 	b.roots.Store(both)
-	b.cert.Store(renewed.issue(t, peer.Identity("b")))
+	b.cert.Store(renewed.Issue(t, peer.Identity("b")))
 	if _, err := a.Call(t.Context(), "b", b.addr, nil); !errors.Is(err, raftstore.ErrUnreachable) {
 		t.Fatalf("a member with an unknown authority: %v", err)
 	}
@@ -241,9 +177,9 @@ func TestRenewedCertificatesAreUsedAtOnce(t *testing.T) {
 
 func TestRaftMessagesArrive(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	a := start(t, ca, "a", ca.issue(t, peer.Identity("a")), echo)
-	b := start(t, ca, "b", ca.issue(t, peer.Identity("b")), echo)
+	ca := storetest.NewAuthority(t)
+	a := start(t, ca, "a", ca.Issue(t, peer.Identity("a")), echo)
+	b := start(t, ca, "b", ca.Issue(t, peer.Identity("b")), echo)
 	go func() {
 		for rpc := range b.transport.Consumer() {
 			rpc.Respond(&raft.RequestPreVoteResponse{Term: rpc.Command.(*raft.RequestPreVoteRequest).Term, Granted: true}, nil)
@@ -261,7 +197,7 @@ func TestRaftMessagesArrive(t *testing.T) {
 
 func TestCallsFailWithTheirReason(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := storetest.NewAuthority(t)
 	entered, release := make(chan struct{}, 2), make(chan struct{})
 	slow := func(ctx context.Context, _ string, _ []byte) []byte {
 		entered <- struct{}{}
@@ -271,8 +207,8 @@ func TestCallsFailWithTheirReason(t *testing.T) {
 		}
 		return nil
 	}
-	a := start(t, ca, "a", ca.issue(t, peer.Identity("a")), echo)
-	b := start(t, ca, "b", ca.issue(t, peer.Identity("b")), slow)
+	a := start(t, ca, "a", ca.Issue(t, peer.Identity("a")), echo)
+	b := start(t, ca, "b", ca.Issue(t, peer.Identity("b")), slow)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-entered; cancel() }()
@@ -301,10 +237,10 @@ func TestCallsFailWithTheirReason(t *testing.T) {
 // error must not promise that it did not.
 func TestAnswersLostWithTheConnectionAreNotUnreachable(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := storetest.NewAuthority(t)
 	entered := make(chan struct{})
-	a := start(t, ca, "a", ca.issue(t, peer.Identity("a")), echo)
-	b := start(t, ca, "b", ca.issue(t, peer.Identity("b")), func(ctx context.Context, _ string, _ []byte) []byte {
+	a := start(t, ca, "a", ca.Issue(t, peer.Identity("a")), echo)
+	b := start(t, ca, "b", ca.Issue(t, peer.Identity("b")), func(ctx context.Context, _ string, _ []byte) []byte {
 		close(entered)
 		<-ctx.Done()
 		return nil
