@@ -34,6 +34,7 @@ func (s *Store) callHandlers() map[callKind]callHandler {
 		callPropose:   s.answerPropose,
 		callReadIndex: s.answerReadIndex,
 		callTerm:      s.answerTerm,
+		callSituation: s.answerSituation,
 	}
 }
 

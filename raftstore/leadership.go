@@ -1,13 +1,18 @@
 package raftstore
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // leadership is the store's answer to "does this member lead": raft's opinion
 // and the epoch command applied, so that who starts work on it sees everything
-// earlier leaders committed.
+// earlier leaders committed; and not while leadership is being given up.
 type leadership struct {
 	mu          sync.Mutex // guards all below
-	leading     bool
+	leading     bool       // the answer
+	led         bool       // the answer, if it were not being given up
+	resigned    bool
 	changed     chan struct{} // closed and replaced on each change
 	subscribers map[*Subscription]struct{}
 }
@@ -16,9 +21,17 @@ func newLeadership() *leadership {
 	return &leadership{changed: make(chan struct{}), subscribers: map[*Subscription]struct{}{}}
 }
 
+// set is told whether this member leads.
 func (l *leadership) set(leading bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.led = leading
+	l.update()
+}
+
+// update tells everybody of a new answer; the caller holds mu.
+func (l *leadership) update() {
+	leading := l.led && !l.resigned
 	if l.leading == leading {
 		return
 	}
@@ -28,6 +41,36 @@ func (l *leadership) set(leading bool) {
 	for s := range l.subscribers {
 		s.tell(leading)
 	}
+}
+
+// resign tells the subscribers that leadership ends, before it does, and waits
+// until those that say so have settled, or ctx ends. It holds until resume.
+func (l *leadership) resign(ctx context.Context) {
+	l.mu.Lock()
+	l.resigned = true
+	l.update()
+	var waiting []<-chan struct{}
+	for s := range l.subscribers {
+		if s.unsettled != nil {
+			waiting = append(waiting, s.unsettled)
+		}
+	}
+	l.mu.Unlock()
+	for _, settled := range waiting {
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// resume ends resign: the answer is raft's again.
+func (l *leadership) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resigned = false
+	l.update()
 }
 
 // get returns the answer and a channel that is closed when it changes.
@@ -45,6 +88,8 @@ type Subscription struct {
 
 	c          chan bool
 	leadership *leadership
+	settles    bool          // it has called Settled; guarded by leadership.mu
+	unsettled  chan struct{} // until it has settled after the last answer; likewise
 }
 
 // tell replaces an answer that was not fetched. Only the holder of
@@ -55,6 +100,31 @@ func (s *Subscription) tell(leading bool) {
 	default:
 	}
 	s.c <- leading
+	if s.settles && s.unsettled == nil {
+		s.unsettled = make(chan struct{})
+	}
+}
+
+// Settled says that the subscriber has done what the last answer it received
+// from C asks for. When this member gives leadership up by itself, it tells its
+// subscribers first and waits a moment for those which use Settled, so that
+// their work ends before another member's begins. When leadership is lost
+// nothing can wait.
+func (s *Subscription) Settled() {
+	s.leadership.mu.Lock()
+	defer s.leadership.mu.Unlock()
+	s.settles = true
+	if len(s.c) == 0 {
+		s.settle()
+	}
+}
+
+// settle releases who waits; the caller holds leadership.mu.
+func (s *Subscription) settle() {
+	if s.unsettled != nil {
+		close(s.unsettled)
+		s.unsettled = nil
+	}
 }
 
 func (l *leadership) subscribe() *Subscription {
@@ -72,6 +142,7 @@ func (s *Subscription) Close() {
 	s.leadership.mu.Lock()
 	defer s.leadership.mu.Unlock()
 	delete(s.leadership.subscribers, s)
+	s.settle()
 }
 
 // Subscribe starts a subscription of leadership. The caller closes it.

@@ -12,10 +12,17 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/skiff-run/skiff/raftstore"
+	"github.com/skiff-run/skiff/raftstore/peer"
 	"github.com/skiff-run/skiff/raftstore/storetest"
 )
 
 func newThree(t testing.TB, n int) []*raftstore.Store {
+	stores, _ := newThreeNets(t, n)
+	return stores
+}
+
+func newThreeNets(t testing.TB, n int) ([]*raftstore.Store, []*peer.Network) {
+	var nets []*peer.Network
 	ca := storetest.NewAuthority(t)
 	level := slog.LevelError + 1
 	if os.Getenv("LOUD") != "" {
@@ -29,8 +36,9 @@ func newThree(t testing.TB, n int) []*raftstore.Store {
 		}
 		id := fmt.Sprintf("m%d", i+1)
 		addr := l.Addr().String()
+		nets = append(nets, ca.Network(t, id, l))
 		s, err := raftstore.Open(t.Context(), raftstore.Options{
-			Dir: t.TempDir(), MemberID: id, Address: addr, Join: i > 0, Network: ca.Network(t, id, l),
+			Dir: t.TempDir(), MemberID: id, Address: addr, Join: i > 0, Network: nets[i],
 			Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 			OnFatal: func(err error) { t.Errorf("fatal: %v", err) },
 		})
@@ -49,7 +57,7 @@ func newThree(t testing.TB, n int) []*raftstore.Store {
 			}
 		}
 	}
-	return stores
+	return stores, nets
 }
 
 func TestThree(t *testing.T) {
@@ -102,6 +110,27 @@ func BenchmarkThree(b *testing.B) {
 				wg.Wait()
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "puts/s")
 			})
+		}
+	}
+}
+
+// BenchmarkFailover is the time from the end of the leader's process, as the
+// others see it, to the next accepted write.
+func BenchmarkFailover(b *testing.B) {
+	for range b.N {
+		b.StopTimer()
+		stores, nets := newThreeNets(b, 3)
+		for i := range 20 {
+			if _, err := stores[i%3].Put(b.Context(), raftstore.PutRequest{Key: "/r/a/k", ExpectModRevision: raftstore.AnyRevision}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
+		if err := nets[0].Close(); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := stores[1].Put(b.Context(), raftstore.PutRequest{Key: "/r/a/k", ExpectModRevision: raftstore.AnyRevision}); err != nil {
+			b.Error(err)
 		}
 	}
 }

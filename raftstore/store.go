@@ -161,7 +161,7 @@ func (s *Store) start() error {
 	s.transport.attach(s.raft)
 	close(s.started)
 	s.raft.RegisterObserver(s.leaderObserver())
-	for _, run := range []func(){s.proposer.gather, s.reads.run, s.quorum.run, s.catchUp, s.followLeader, s.followLeadership, s.keeper.run, s.archivist.run} {
+	for _, run := range []func(){s.proposer.gather, s.reads.run, s.quorum.run, s.catchUp, s.followLeader, s.followLeadership, s.watchOutage, s.keeper.run, s.archivist.run} {
 		s.running.Go(run)
 	}
 	return nil
@@ -245,8 +245,18 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
+// settleTime bounds the wait for subscribers when leadership is given up.
+const settleTime = 2 * time.Second
+
+// resign stops to call this member the leader, before another one leads.
+func (s *Store) resign() {
+	ctx, cancel := context.WithTimeout(s.ctx, settleTime)
+	defer cancel()
+	s.leadership.resign(ctx)
+}
+
 func (s *Store) close() error {
-	s.leadership.set(false)
+	s.resign()
 	if s.guard.Failed() == nil && s.raft.State() == raft.Leader && !s.alone() {
 		// So that the others need not notice the silence first.
 		if err := s.raft.LeadershipTransfer().Error(); err != nil {

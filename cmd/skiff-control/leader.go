@@ -62,6 +62,7 @@ func (l *leader) run(ctx context.Context) error {
 			}
 			was = leading
 		}
+		subscription.Settled()
 		select {
 		case <-ctx.Done():
 			return nil
