@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/apimachinery/lease"
@@ -32,6 +33,9 @@ const (
 	// until it is ready for the first time.
 	lookEvery    = 10 * time.Second
 	lookStarting = 100 * time.Millisecond
+	// contradictAfter is how long the manager waits after a write before it
+	// contradicts somebody else: two agents of one name must not fight without pause.
+	contradictAfter = time.Second
 	// heartbeat is how often the status is written though nothing changed.
 	heartbeat = 5 * time.Minute
 	// The lease: how long it lasts and how often it is renewed.
@@ -66,6 +70,8 @@ type Config struct {
 type Manager struct {
 	Config
 	wake chan struct{}
+	// contradicted is sent to when somebody else changed what the manager reports.
+	contradicted chan struct{}
 
 	// mu guards node, the API's newest version.
 	mu   sync.Mutex
@@ -78,7 +84,9 @@ type Manager struct {
 }
 
 // NewManager returns a manager.
-func NewManager(c Config) *Manager { return &Manager{Config: c, wake: make(chan struct{}, 1)} }
+func NewManager(c Config) *Manager {
+	return &Manager{Config: c, wake: make(chan struct{}, 1), contradicted: make(chan struct{}, 1)}
+}
 
 // Ref refers to the node in events.
 func (m *Manager) Ref() *v1.ObjectReference {
@@ -102,15 +110,36 @@ func (m *Manager) Object() *v1.Node {
 	return m.node
 }
 
-// Observed tells the manager what the API has, and makes it look when its
-// object vanished.
-func (m *Manager) Observed(node *v1.Node) {
+// Observed tells the manager what the API has, nil when the object is gone. A
+// watch may show an object later than the answer to our own write does, or
+// earlier, so what is older than what is known is left aside, unless it was
+// listed: after a restore the API's versions begin anew. When somebody else
+// changed what the manager reports, it looks at the machine at once.
+func (m *Manager) Observed(node *v1.Node, listed bool) {
 	m.mu.Lock()
-	m.node = node
-	m.mu.Unlock()
-	if node == nil {
-		m.Wake()
+	known := m.node
+	stale := known != nil && node != nil && !listed && known.UID == node.UID && !newer(node, known)
+	if !stale {
+		m.node = node
 	}
+	m.mu.Unlock()
+	switch {
+	case stale:
+	case node == nil:
+		m.Wake()
+	case known == nil || !unchanged(known, node):
+		select {
+		case m.contradicted <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// newer says whether a is a newer version of the node than b. The API's
+// versions are numbers; what is none counts as newer.
+func newer(a, b *v1.Node) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err != nil || order > 0
 }
 
 // Wake makes the loop look at the machine at once.
@@ -141,6 +170,14 @@ func (m *Manager) Run(ctx context.Context) {
 			return
 		case <-timer.C:
 		case <-m.wake:
+		case <-m.contradicted:
+			if !m.wasReady {
+				continue // the next look is near
+			}
+			if wait := contradictAfter - time.Since(m.lastWrite); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		}
 		if err := m.sync(ctx); err != nil {
 			if ctx.Err() == nil {
@@ -174,7 +211,7 @@ func (m *Manager) sync(ctx context.Context) error {
 		if current, err = m.register(ctx); err != nil {
 			return err
 		}
-		m.Observed(current)
+		m.Observed(current, true)
 	}
 	now := time.Now()
 	next := current.DeepCopy()
@@ -182,13 +219,13 @@ func (m *Manager) sync(ctx context.Context) error {
 	m.setStatus(ctx, next, now)
 	m.announce(current, next)
 	due := now.Sub(m.lastWrite) >= heartbeat
-	if !due && m.unchanged(current, next) {
+	if !due && unchanged(current, next) {
 		m.wasReady = isReady(next)
 		return nil
 	}
 	after, err := m.patch(ctx, current, next)
 	if apierrors.IsNotFound(err) {
-		m.Observed(nil)
+		m.Observed(nil, true)
 		return nil
 	}
 	if err != nil {
@@ -196,7 +233,7 @@ func (m *Manager) sync(ctx context.Context) error {
 	}
 	m.lastWrite = now
 	m.wasReady = isReady(next)
-	m.Observed(after)
+	m.Observed(after, false)
 	return nil
 }
 
@@ -286,7 +323,7 @@ func setCondition(s *v1.NodeStatus, c v1.NodeCondition) {
 }
 
 // unchanged compares without the times of the heartbeat.
-func (m *Manager) unchanged(a, b *v1.Node) bool {
+func unchanged(a, b *v1.Node) bool {
 	strip := func(n *v1.Node) (map[string]string, v1.NodeStatus) {
 		s := *n.Status.DeepCopy()
 		for i := range s.Conditions {

@@ -26,8 +26,9 @@ type Peer struct {
 type Peers struct {
 	client kubernetes.Interface
 	self   string
-	// own gets this node's object, nil when it is gone. changed is called when peers or ranges changed.
-	own     func(*v1.Node)
+	// own gets this node's object, nil when it is gone, and whether it comes from a
+	// list. changed is called when peers or ranges changed.
+	own     func(node *v1.Node, listed bool)
 	changed func()
 
 	// mu guards peers and ranges.
@@ -37,7 +38,7 @@ type Peers struct {
 }
 
 // NewPeers returns a follower; self is this node's name.
-func NewPeers(client kubernetes.Interface, self string, own func(*v1.Node), changed func()) *Peers {
+func NewPeers(client kubernetes.Interface, self string, own func(node *v1.Node, listed bool), changed func()) *Peers {
 	return &Peers{client: client, self: self, own: own, changed: changed, peers: map[string]Peer{}}
 }
 
@@ -78,7 +79,7 @@ func (p *Peers) Resync() error        { return nil }
 
 // Update takes over one node.
 func (p *Peers) Update(object any) error {
-	if node, ok := object.(*v1.Node); ok && p.take(node) {
+	if node, ok := object.(*v1.Node); ok && p.take(node, false) {
 		p.changed()
 	}
 	return nil
@@ -91,7 +92,7 @@ func (p *Peers) Delete(object any) error {
 		return nil
 	}
 	if node.Name == p.self {
-		p.own(nil)
+		p.own(nil, false)
 		return nil
 	}
 	p.mu.Lock()
@@ -107,8 +108,11 @@ func (p *Peers) Replace(objects []any, _ string) error {
 	for _, o := range objects {
 		if node, ok := o.(*v1.Node); ok {
 			present[node.Name] = true
-			p.take(node)
+			p.take(node, true)
 		}
+	}
+	if !present[p.self] {
+		p.own(nil, true)
 	}
 	p.mu.Lock()
 	for name := range p.peers {
@@ -122,7 +126,7 @@ func (p *Peers) Replace(objects []any, _ string) error {
 }
 
 // take notes one node and reports whether anything of interest changed.
-func (p *Peers) take(node *v1.Node) bool {
+func (p *Peers) take(node *v1.Node, listed bool) bool {
 	var ranges []netip.Prefix
 	texts := node.Spec.PodCIDRs
 	if len(texts) == 0 && node.Spec.PodCIDR != "" {
@@ -135,7 +139,7 @@ func (p *Peers) take(node *v1.Node) bool {
 	}
 	if node.Name == p.self {
 		node.ManagedFields = nil
-		p.own(node)
+		p.own(node, listed)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		changed := !slices.Equal(p.ranges, ranges)

@@ -110,6 +110,10 @@ func TestSignsOfLifeUseTheOwnClock(t *testing.T) {
 	if got := s.seen(n, own.Add(time.Hour)); !got.Equal(own.Add(time.Minute)) {
 		t.Errorf("a renewed lease does not count: %s", got)
 	}
+	never := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "never", CreationTimestamp: metav1.NewTime(own.Add(-time.Hour))}}
+	if got := s.seen(never, own); !got.Equal(own) {
+		t.Errorf("a node that could not report while the control plane was away counts from %s", got)
+	}
 	if got := s.seen(node("b", corev1.ConditionTrue), own); !got.Equal(own) {
 		t.Errorf("a node first seen now counts from %s", got)
 	}

@@ -67,15 +67,12 @@ func (s *signsOfLife) lease(lease *coordinationv1.Lease, now time.Time) {
 }
 
 // seen returns when the node was last heard of. One that never reported counts
-// from its creation.
+// from when this process first saw it, not from its creation: while the control
+// plane was away it could not report.
 func (s *signsOfLife) seen(node *corev1.Node, now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one := s.of(node.Name, now)
-	if condition(node, corev1.NodeReady) == nil && one.renewed.IsZero() && !node.CreationTimestamp.IsZero() {
-		return node.CreationTimestamp.Time
-	}
-	return one.seen
+	return s.of(node.Name, now).seen
 }
 
 // renewed returns the newest renewal known of the node's lease.

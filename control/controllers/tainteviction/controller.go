@@ -2,8 +2,9 @@
 // tolerate, or no longer: kube-controller-manager's taint-eviction-controller.
 //
 // In flow pods and nodes by informer; out flow deletions and events. When a pod
-// has to go is decided by the pure function deadline from what the API says alone,
-// so a new leader goes on where the last one stopped.
+// has to go is decided by the pure function deadline. A taint that pods bear for a
+// while counts from when this controller began at the earliest: while the control
+// plane was away, no node could have it taken off.
 package tainteviction
 
 import (
@@ -43,6 +44,8 @@ type Controller struct {
 	events  record.EventRecorder
 	logger  *slog.Logger
 	now     func() time.Time
+	// begin is when the controller began to look.
+	begin time.Time
 
 	mu sync.Mutex // guards both maps
 	// doomed has the pods whose deletion is due at a later time.
@@ -82,6 +85,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	recorder, stop := reconcile.StartEvents(c.client, Component)
 	defer stop()
 	c.events = recorder
+	c.begin = c.now()
 	return reconcile.Run(ctx, c.sources, c.queue)
 }
 
@@ -141,10 +145,14 @@ func (c *Controller) notice(node string, taints []corev1.Taint) {
 	}
 }
 
-// since returns when a node's taint was added, as far as is known.
+// since returns from when a node's taint counts: when it was added, as far as is
+// known, but not before this controller began.
 func (c *Controller) since(node string, taint corev1.Taint) time.Time {
 	if taint.TimeAdded != nil {
-		return taint.TimeAdded.Time
+		if added := taint.TimeAdded.Time; added.After(c.begin) {
+			return added
+		}
+		return c.begin
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

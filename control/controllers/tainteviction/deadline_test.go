@@ -51,3 +51,21 @@ func TestDeadline(t *testing.T) {
 		})
 	}
 }
+
+func TestATaintCountsFromTheControllersBeginningAtTheEarliest(t *testing.T) {
+	t.Parallel()
+	begin := time.Unix(100_000, 0)
+	c := &Controller{begin: begin, now: func() time.Time { return begin.Add(time.Hour) }, noticed: map[taintID]time.Time{}}
+	for name, tc := range map[string]struct {
+		added *metav1.Time
+		want  time.Time
+	}{
+		"added before the control plane was away": {&metav1.Time{Time: begin.Add(-time.Hour)}, begin},
+		"added since":                           {&metav1.Time{Time: begin.Add(time.Minute)}, begin.Add(time.Minute)},
+		"nobody knows when, and nobody noticed": {nil, begin.Add(time.Hour)},
+	} {
+		if got := c.since("a", corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute, TimeAdded: tc.added}); !got.Equal(tc.want) {
+			t.Errorf("%s: since %s, want %s", name, got, tc.want)
+		}
+	}
+}
