@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/skiff-run/skiff/raftstore/command"
+	"github.com/skiff-run/skiff/raftstore/internal/inject"
 	"github.com/skiff-run/skiff/raftstore/mvcc"
 )
 
@@ -36,6 +37,7 @@ type fsm struct {
 	// fatal ends the process when the log says something this program cannot
 	// execute: going on would make this member differ from the others.
 	fatal func(error)
+	parts inject.Parts
 }
 
 func newFSM() *fsm {
@@ -93,12 +95,15 @@ func (f *fsm) execute(batch *command.Batch, l *raft.Log) answers {
 	results := make(answers, len(batch.Commands))
 	for i := range batch.Commands {
 		c := &batch.Commands[i]
-		if old, ok := s.recall(c.Sequence); ok {
+		if old, ok := s.recall(c.Sequence); ok && !f.parts.ExecuteTwice {
 			results[i] = old
 			continue
 		}
 		results[i] = f.command(c, l.Term)
 		s.results[c.Sequence] = results[i]
+	}
+	if told := f.parts.Executed; told != nil {
+		told(l, results)
 	}
 	return results
 }

@@ -130,6 +130,9 @@ func (s *Store) openDisk() error {
 	}
 	s.fsm = restored.fsm
 	s.state = s.fsm.state
+	if s.options.Inject != nil {
+		s.fsm.parts = *s.options.Inject
+	}
 	s.fsm.fatal = func(err error) { _ = s.guard.Fail(err) }
 	s.archivist = newArchivist(s, restored)
 	return nil
@@ -153,6 +156,12 @@ func (s *Store) start() error {
 	s.fsm.applied = s.keeper.applied
 	s.fsm.committed = s.transport.notices.committed
 	s.fsm.origin, s.fsm.executed, s.fsm.recovered = s.proposer.origin, s.proposer.executed, s.proposer.recovered
+	if listen := s.fsm.parts.Published; listen != nil {
+		s.fsm.applied = func(v *mvcc.View) {
+			listen(v)
+			s.keeper.applied(v)
+		}
+	}
 	var err error
 	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, s.wal, s.wal.Stable(), s.snapshots, s.transport)
 	if err != nil {
@@ -160,6 +169,9 @@ func (s *Store) start() error {
 	}
 	s.transport.attach(s.raft)
 	close(s.started)
+	if told := s.fsm.parts.Raft; told != nil {
+		told(s.raft)
+	}
 	s.raft.RegisterObserver(s.leaderObserver())
 	for _, run := range []func(){s.proposer.gather, s.reads.run, s.quorum.run, s.catchUp, s.followLeader, s.followLeadership, s.watchOutage, s.keeper.run, s.archivist.run} {
 		s.running.Go(run)
@@ -268,8 +280,18 @@ func (s *Store) close() error {
 	s.closed = true
 	s.mu.Unlock()
 	if err := s.guard.Failed(); err != nil {
-		// Raft may be held at the failed write for ever; the process must end.
-		s.raft.Shutdown()
+		// Raft may be in a write that never returns: nobody can wait for it, and
+		// the process must end. What can still end does so behind.
+		s.guard.Release()
+		go func() {
+			ended := s.raft.Shutdown()
+			_ = s.disconnect()
+			_ = ended.Error()
+			s.running.Wait()
+			s.working.Wait()
+			s.asking.Wait()
+			_ = s.closeDisk()
+		}()
 		return fmt.Errorf("close store: it had failed: %w", err)
 	}
 	// Our goroutines end before raft does: raft forgets to answer what is still

@@ -173,7 +173,7 @@ func TestH7WriteErrorIsFatal(t *testing.T) {
 	var fatal []error
 	guard := NewGuard(func(err error) { fatal = append(fatal, err) }, func(error) {}, time.Minute)
 	w, m := openFailing(dir, &fail)
-	l := &Log{dir: dir, wal: w, meta: m, mark: mark, guard: guard}
+	l := &Log{turn: make(chan struct{}, 1), dir: dir, wal: w, meta: m, mark: mark, guard: guard}
 	if err := l.StoreLogs([]*raft.Log{record(1)}); err != nil {
 		t.Fatal(err)
 	}

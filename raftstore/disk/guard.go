@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -22,12 +23,19 @@ type Guard struct {
 
 	mu     sync.Mutex // guards failed
 	failed error
+
+	released chan struct{} // closed by Release
+	release  sync.Once
 }
 
 // NewGuard makes a guard which reports to fatal and stalled.
 func NewGuard(fatal, stalled func(error), stallAfter time.Duration) *Guard {
-	return &Guard{Fatal: fatal, Stalled: stalled, StallAfter: stallAfter}
+	return &Guard{Fatal: fatal, Stalled: stalled, StallAfter: stallAfter, released: make(chan struct{})}
 }
+
+// Release ends the goroutines that were held, for a program which lives on
+// after its store has failed. Nothing may depend on them any more.
+func (g *Guard) Release() { g.release.Do(func() { close(g.released) }) }
 
 // Failed is the error which ended the log's life, nil while it lives.
 func (g *Guard) Failed() error {
@@ -59,7 +67,9 @@ func (g *Guard) hold(err error) error {
 	if g.Offline {
 		return err
 	}
-	select {}
+	<-g.released
+	runtime.Goexit()
+	return err
 }
 
 // watch runs one write under the stall watchdog. Raft's leader sends heartbeats

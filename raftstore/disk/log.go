@@ -18,6 +18,7 @@ type Log struct {
 	wal   *wal.WAL
 	meta  *meta
 	mark  *mark
+	turn  chan struct{} // holds one: who writes
 	guard *Guard
 	// Appended, if set, is told of each durable append: entries and bytes of
 	// record data.
@@ -41,7 +42,7 @@ func OpenLog(fs FS, dir string, segmentSize int, guard *Guard, logger hclog.Logg
 			return nil, err
 		}
 	}
-	l := &Log{fs: fs, dir: dir, meta: &meta{fs: fs}, guard: guard}
+	l := &Log{fs: fs, dir: dir, meta: &meta{fs: fs}, guard: guard, turn: make(chan struct{}, 1)}
 	if l.mark, err = openMark(fs, dir, isNew); err != nil {
 		return nil, err
 	}
@@ -129,6 +130,14 @@ func (l *Log) GetLog(index uint64, entry *raft.Log) error {
 	return l.guard.hold(&DamageError{Path: l.dir, Detail: fmt.Sprintf("record %d cannot be read", index), Err: err})
 }
 
+// write makes one change at a time. raft-wal would make the second writer wait
+// for a mutex; here it is not yet under the watchdog while it waits for its turn.
+func (l *Log) write(what string, change func() error) error {
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
+	return l.guard.watch(what, change)
+}
+
 // StoreLog implements raft.LogStore.
 func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
@@ -137,7 +146,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	err := l.guard.watch("write the log", func() error {
+	err := l.write("write the log", func() error {
 		if err := l.wal.StoreLogs(entries); err != nil {
 			return err
 		}
@@ -155,7 +164,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 
 // DeleteRange implements raft.LogStore.
 func (l *Log) DeleteRange(from, to uint64) error {
-	return l.guard.watch("cut the log", func() error {
+	return l.write("cut the log", func() error {
 		last, err := l.wal.LastIndex()
 		if err != nil {
 			return err
