@@ -7,10 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/informers"
@@ -18,22 +15,23 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// listWatcher is what an informer is fed from.
-type listWatcher interface {
-	rest.Lister
-	rest.Watcher
+// source is a resource whose objects informers of this process share.
+type source interface {
+	rest.Storage
+	// Source is nil if nothing is shared.
+	Source() cache.ListerWatcher
 }
 
-// InformerFactory returns a new factory whose informers read the server's own
-// storage: no request, no encoding, and the parts of objects that the watch
-// cache holds are shared, so handlers must not change what they get. Kinds the
-// server does not store are asked for with the client.
+// InformerFactory returns a new factory whose informers keep the very objects
+// that the server's storage keeps decoded: no request, no encoding, no copies,
+// so handlers must not change what they get. Kinds the server does not keep are
+// asked for with the client.
 func (s *Server) InformerFactory(client kubernetes.Interface) informers.SharedInformerFactory {
 	factory := informers.NewSharedInformerFactory(client, 0)
-	for _, storage := range s.listed {
-		object := storage.(rest.Storage).New()
+	for _, storage := range s.sources {
+		object := storage.New()
 		factory.InformerFor(object, func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer {
-			return cache.NewSharedIndexInformer(direct(storage), object, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+			return cache.NewSharedIndexInformer(storage.Source(), object, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 		})
 	}
 	return factory
@@ -42,47 +40,16 @@ func (s *Server) InformerFactory(client kubernetes.Interface) informers.SharedIn
 // collect remembers the storages of main resources, one for each Go type.
 func (s *Server) collect(storages map[string]rest.Storage) {
 	for path, storage := range storages {
-		lw, ok := storage.(listWatcher)
-		if !ok || strings.Contains(path, "/") {
+		shared, ok := storage.(source)
+		if !ok || strings.Contains(path, "/") || shared.Source() == nil {
 			continue
 		}
 		kind := reflect.TypeOf(storage.New())
 		if !s.types[kind] {
 			s.types[kind] = true
-			s.listed = append(s.listed, lw)
+			s.sources = append(s.sources, shared)
 		}
 	}
-}
-
-// direct reads a storage as an informer's reflector wants to.
-func direct(storage listWatcher) cache.ListerWatcher {
-	everywhere := func(ctx context.Context) context.Context {
-		return genericapirequest.WithNamespace(ctx, metav1.NamespaceAll)
-	}
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			// The reflector's wish for pages is left aside: nothing is copied anyway.
-			return storage.List(everywhere(ctx), &internalversion.ListOptions{ResourceVersion: options.ResourceVersion, ResourceVersionMatch: options.ResourceVersionMatch})
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			events, err := storage.Watch(everywhere(ctx), &internalversion.ListOptions{
-				ResourceVersion: options.ResourceVersion, ResourceVersionMatch: options.ResourceVersionMatch,
-				AllowWatchBookmarks: options.AllowWatchBookmarks, SendInitialEvents: options.SendInitialEvents,
-			})
-			if err != nil {
-				return nil, err
-			}
-			return watch.Filter(events, unwrap), nil
-		},
-	}
-}
-
-// unwrap takes the object out of what the watch cache prepares for encoding.
-func unwrap(event watch.Event) (watch.Event, bool) {
-	if prepared, ok := event.Object.(runtime.CacheableObject); ok {
-		event.Object = prepared.GetObject()
-	}
-	return event, true
 }
 
 // reader reads single objects of a main resource.
@@ -91,7 +58,7 @@ type reader struct{ storage rest.Getter }
 // read returns an object, which is shared.
 func read[T any](r reader, namespace, name string) (*T, error) {
 	ctx := genericapirequest.WithNamespace(context.Background(), namespace)
-	// Not older than anything: from the watch cache.
+	// Not older than anything: whatever is here now.
 	object, err := r.storage.Get(ctx, name, &metav1.GetOptions{ResourceVersion: "0"})
 	if err != nil {
 		return nil, err

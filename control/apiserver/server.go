@@ -39,6 +39,7 @@ import (
 	"github.com/skiff-run/skiff/control/registry/scheduling"
 	"github.com/skiff-run/skiff/control/registry/scheme"
 	"github.com/skiff-run/skiff/control/storage"
+	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -61,6 +62,9 @@ type Config struct {
 	AgentPort     int
 	// Components are health checks shown as componentstatuses, beside the store's own.
 	Components map[string]func(context.Context) error
+	// DetectMutations ends the server when a shared object is changed. It doubles
+	// the memory of objects and is for tests.
+	DetectMutations bool
 }
 
 // DNSAddress is the tenth address of the service range, where cluster DNS is.
@@ -80,8 +84,10 @@ type Server struct {
 	informers  informers.SharedInformerFactory
 	client     kubernetes.Interface
 	background []func(context.Context)
+	hub        *cached.Hub
+	mutated    chan error // the first mutation of a shared object
 	types      map[reflect.Type]bool
-	listed     []listWatcher
+	sources    []source
 	chain      atomic.Pointer[http.Handler]
 	// complete is closed once the objects every cluster has are there.
 	complete chan struct{}
@@ -121,8 +127,12 @@ func New(config Config) (*Server, error) {
 	if s.client, err = kubernetes.NewForConfig(s.ClientFor(apiserverUser())); err != nil {
 		return nil, fmt.Errorf("make in-process client: %w", err)
 	}
+	s.hub = cached.NewHub(config.Store)
+	if config.DetectMutations {
+		s.detectMutations()
+	}
 	options := &storage.Options{
-		Store: config.Store, Scheme: types.Scheme, Codecs: types.Codecs,
+		Store: config.Store, Hub: s.hub, Scheme: types.Scheme, Codecs: types.Codecs,
 		Uncached: map[schema.GroupResource]bool{{Resource: "events"}: true, {Resource: "rangeallocations"}: true},
 	}
 	agents, err := s.agents()
@@ -261,6 +271,8 @@ func (s *Server) install(types *scheme.Scheme, groups []registry.Group) error {
 
 // Run serves until ctx ends and drains requests then.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	s.identities.reload(ctx)
 	prepared := s.generic.PrepareRun()
 	chain := http.Handler(s.generic.Handler)
@@ -271,7 +283,13 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, loop := range s.background {
 		loops.Go(func() { loop(ctx) })
 	}
+	if s.config.DetectMutations {
+		loops.Go(func() { s.checkMutations(ctx, end) })
+	}
 	err := prepared.RunWithContext(ctx)
 	loops.Wait()
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(err, cause)
+	}
 	return err
 }

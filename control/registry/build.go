@@ -15,6 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/skiff-run/skiff/control/storage/cached"
 )
 
 // Store serves the main resource of a kind.
@@ -28,6 +30,16 @@ func (s *Store[T]) ShortNames() []string { return s.kind.ShortNames }
 
 // Categories implements rest.CategoriesProvider.
 func (s *Store[T]) Categories() []string { return s.kind.Categories }
+
+// Source feeds informers of this process, which share its objects with the
+// server. Nil: objects of this resource are not kept decoded.
+func (s *Store[T]) Source() cache.ListerWatcher {
+	objects, shared := s.Store.Storage.Storage.(*cached.Store)
+	if !shared {
+		return nil
+	}
+	return objects.Source(s.NewListFunc)
+}
 
 // Read returns an object by name; the context carries the namespace. It is
 // shared: read-only.

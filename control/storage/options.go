@@ -3,15 +3,12 @@ package storage
 import (
 	"context"
 	"fmt"
-	"sync"
-	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/cacher"
 	"k8s.io/apiserver/pkg/storage/etcd3"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
@@ -19,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/control/storage/raw"
 	"github.com/skiff-run/skiff/raftstore"
 )
@@ -26,17 +24,15 @@ import (
 // Prefix is before the key of every object, as in every Kubernetes cluster.
 const Prefix = "/registry"
 
-// eventWindow is for how long the watch cache may count on the store's history
-// of events, which keeps five minutes.
-const eventWindow = 5 * time.Minute
-
 // protobuf is the media type objects are stored in.
 const protobuf = "application/vnd.kubernetes.protobuf"
 
 // Options make the storage of resources. It implements
 // generic.RESTOptionsGetter and is safe for concurrent use.
 type Options struct {
-	Store  *raftstore.Store
+	Store *raftstore.Store
+	// Hub follows Store for all resources.
+	Hub    *cached.Hub
 	Scheme *runtime.Scheme
 	Codecs serializer.CodecFactory
 	// Versions says in which version a resource's objects are stored where that is
@@ -44,8 +40,8 @@ type Options struct {
 	Versions map[schema.GroupResource]schema.GroupVersion
 	// Transformers encrypt resources; nil stores plain.
 	Transformers func(schema.GroupResource) value.Transformer
-	// Uncached resources are read from the store each time: those that are
-	// written often and watched seldom, such as events.
+	// Uncached resources are decoded at every read: those that are written often
+	// and read seldom, such as events, are not worth the memory.
 	Uncached map[schema.GroupResource]bool
 }
 
@@ -60,7 +56,6 @@ func (o *Options) GetRESTOptions(resource schema.GroupResource, _ runtime.Object
 	if o.Transformers != nil {
 		config.Transformer = o.Transformers(resource)
 	}
-	config.EventsHistoryWindow = eventWindow
 	return generic.RESTOptions{
 		StorageConfig:           config.ForResource(resource),
 		Decorator:               o.decorate,
@@ -113,36 +108,27 @@ type codecPair struct {
 
 // decorate implements generic.StorageDecorator.
 func (o *Options) decorate(
-	config *storagebackend.ConfigForResource, resourcePrefix string, key func(runtime.Object) (string, error),
-	newFunc, newListFunc func() runtime.Object, attributes storage.AttrFunc, indexers storage.IndexerFuncs, listIndexers *cache.Indexers,
+	config *storagebackend.ConfigForResource, resourcePrefix string, _ func(runtime.Object) (string, error),
+	newFunc, _ func() runtime.Object, attributes storage.AttrFunc, indexers storage.IndexerFuncs, _ *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
 	versioner := storage.APIObjectVersioner{}
-	store, err := raw.New(raw.Config{
+	c := raw.Config{
 		Store: o.Store, Codec: config.Codec, Transformer: config.Transformer, Prefix: Prefix, ResourcePrefix: resourcePrefix,
 		GroupResource: config.GroupResource, NewFunc: newFunc, Versioner: versioner, Decoder: etcd3.NewDefaultDecoder(config.Codec, versioner),
-	})
+		Indexers: indexers,
+	}
+	if o.Uncached[config.GroupResource] {
+		plain, err := raw.New(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		return plain, func() {}, nil
+	}
+	shared, err := cached.New(o.Hub, c, attributes)
 	if err != nil {
 		return nil, nil, err
 	}
-	if o.Uncached[config.GroupResource] {
-		return store, func() {}, nil
-	}
-	c, err := cacher.NewCacherFromConfig(cacher.Config{
-		Storage: store, Versioner: versioner, GroupResource: config.GroupResource, EventsHistoryWindow: config.EventsHistoryWindow,
-		ResourcePrefix: resourcePrefix, KeyFunc: key, NewFunc: newFunc, NewListFunc: newListFunc, GetAttrsFunc: attributes,
-		IndexerFuncs: indexers, Indexers: listIndexers, Codec: config.Codec,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("make watch cache of %s: %w", config.GroupResource, err)
-	}
-	delegate := cacher.NewCacheDelegator(c, store)
-	var once sync.Once
-	return delegate, func() {
-		once.Do(func() {
-			delegate.Stop()
-			c.Stop()
-		})
-	}, nil
+	return shared, shared.Destroy, nil
 }
 
 // Ready returns nil once the store has caught up since its start and answers a

@@ -15,6 +15,8 @@ import (
 // to the feeds of its resource. The goroutine lives while a resource is in use.
 type Hub struct {
 	store *raftstore.Store
+	// mutated is nil unless mutations are to be detected, and is not changed later.
+	mutated func(key, difference string)
 	// revision up to which all events have been handed on.
 	revision atomic.Int64
 

@@ -3,6 +3,7 @@ package cached
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -17,12 +18,16 @@ type entry struct {
 	older *entry // guarded by memo.mu; the version that the hub has not passed yet
 	once  sync.Once
 	// written once
-	object runtime.Object
-	err    error
+	object  runtime.Object
+	err     error
+	decoded atomic.Bool
+	// pristine is what object must stay equal to, see DetectMutations.
+	pristine runtime.Object
 }
 
 // memo keeps the newest decoded version of each key of a resource.
 type memo struct {
+	hub    *Hub
 	store  *raftstore.Store
 	decode func(context.Context, *raftstore.KeyValue) (runtime.Object, error)
 
@@ -30,8 +35,8 @@ type memo struct {
 	newest map[string]*entry
 }
 
-func newMemo(store *raftstore.Store, decode func(context.Context, *raftstore.KeyValue) (runtime.Object, error)) *memo {
-	return &memo{store: store, decode: decode, newest: map[string]*entry{}}
+func newMemo(hub *Hub, decode func(context.Context, *raftstore.KeyValue) (runtime.Object, error)) *memo {
+	return &memo{hub: hub, store: hub.store, decode: decode, newest: map[string]*entry{}}
 }
 
 // find walks from the newest version of a key to the one asked for.
@@ -98,10 +103,12 @@ func (m *memo) passed(event *raftstore.Event) {
 	}
 	if newest.kv.ModRevision < event.Revision {
 		delete(m.newest, event.KV.Key)
+		m.compareFrom(newest)
 		return
 	}
 	for e := newest; e != nil; e = e.older {
 		if e.older != nil && e.older.kv.ModRevision < event.Revision {
+			m.compareFrom(e.older)
 			e.older = nil
 		}
 	}
@@ -129,6 +136,7 @@ func (m *memo) open(ctx context.Context, e *entry) (runtime.Object, error) {
 		if e.err != nil {
 			m.drop(e)
 		}
+		m.preserve(e)
 	})
 	return e.object, e.err
 }

@@ -50,7 +50,7 @@ func New(hub *Hub, config raw.Config, attributes storage.AttrFunc) (*Store, erro
 		return nil, err
 	}
 	s.feed = &feed{
-		prefix: prefix, store: config.Store, hub: hub, memo: newMemo(config.Store, plain.Decode),
+		prefix: prefix, store: config.Store, hub: hub, memo: newMemo(hub, plain.Decode),
 		versioner: s.Config.Versioner, newFunc: config.NewFunc, attributes: attributes, indexers: config.Indexers,
 	}
 	return s, nil
@@ -168,7 +168,8 @@ func (s *Store) hook(ctx context.Context, w *watcher) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	w.unhook = context.AfterFunc(ctx, w.Stop)
-	if w.predicate.AllowWatchBookmarks && s.feed.newFunc != nil {
+	// An informer of this process has no connection that could break.
+	if w.predicate.AllowWatchBookmarks && !w.plain && s.feed.newFunc != nil {
 		deadline, _ := ctx.Deadline()
 		w.bookmark = newBookmarkTimer(deadline, w)
 	}

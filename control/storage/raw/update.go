@@ -40,8 +40,17 @@ type attempt struct {
 // what is stored.
 func (s *Store) newAttempt(ctx context.Context, key string, typed, hint runtime.Object, ignoreNotFound, undecodable bool) (*attempt, error) {
 	a := &attempt{store: s, key: key, typed: typed, ignoreNotFound: ignoreNotFound, undecodable: undecodable}
-	if hint == nil || undecodable || s.Objects != nil {
-		// What is stored here is nearer than any hint.
+	if undecodable {
+		return a, a.refresh(ctx)
+	}
+	if s.Objects != nil {
+		// What is known here is newer than any hint and costs no question to the
+		// leader: the write compares revisions anyway.
+		if a.peek(ctx) {
+			return a, nil
+		}
+	}
+	if hint == nil || s.Objects != nil {
 		return a, a.refresh(ctx)
 	}
 	revision, err := s.Config.Versioner.ObjectResourceVersion(hint)
@@ -65,6 +74,20 @@ func (s *Store) encode(object runtime.Object) ([]byte, error) {
 		return nil, fmt.Errorf("prepare object for storage: %w", err)
 	}
 	return runtime.Encode(s.Codec, object)
+}
+
+// peek starts from what is known here, which may be old. It is false if nothing
+// can be found or read here.
+func (a *attempt) peek(ctx context.Context) bool {
+	if a.store.ReadinessCheck() != nil {
+		return false
+	}
+	kv, _, err := a.store.Config.Store.Get(a.key, 0)
+	if err != nil || kv == nil || a.load(ctx, kv) != nil {
+		return false
+	}
+	a.state.fresh = false
+	return true
 }
 
 // refresh reads the newest state.
