@@ -160,6 +160,7 @@ func serverConfig(c *config.Control, advertise netip.Addr, store *raftstore.Stor
 		Store: store, Logger: logger.With("component", "apiserver"), PKIDir: c.PKIDir, Listener: listener,
 		AdvertiseAddress: advertise, AdvertisePort: c.Port, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR), NodePorts: *ports,
 		ClusterDomain: c.ClusterDomain, AgentPort: 10250,
+		EncryptionConfig: c.EncryptionConfig,
 		// The variable of client-go, whose informers then check themselves too.
 		DetectMutations: os.Getenv("KUBE_CACHE_MUTATION_DETECTOR") == "true",
 		Components: map[string]func(context.Context) error{

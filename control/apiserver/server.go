@@ -62,6 +62,9 @@ type Config struct {
 	AgentPort     int
 	// Components are health checks shown as componentstatuses, beside the store's own.
 	Components map[string]func(context.Context) error
+	// EncryptionConfig is a file with an EncryptionConfiguration; empty: objects
+	// are stored in plain.
+	EncryptionConfig string
 	// DetectMutations ends the server when a shared object is changed. It doubles
 	// the memory of objects and is for tests.
 	DetectMutations bool
@@ -84,6 +87,7 @@ type Server struct {
 	informers  informers.SharedInformerFactory
 	client     kubernetes.Interface
 	background []func(context.Context)
+	encryption *storage.Encryption // nil: none
 	hub        *cached.Hub
 	mutated    chan error // the first mutation of a shared object
 	types      map[reflect.Type]bool
@@ -116,16 +120,33 @@ func (s *Server) Client() kubernetes.Interface { return s.client }
 // New assembles a server; Run serves it.
 func New(config Config) (*Server, error) {
 	s := &Server{config: config, types: map[reflect.Type]bool{}, complete: make(chan struct{})}
+	if err := s.assemble(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// close gives back what New has opened.
+func (s *Server) close() {
+	if s.encryption != nil {
+		s.encryption.Close()
+	}
+}
+
+// assemble builds the parts in order.
+func (s *Server) assemble() error {
+	config := s.config
 	types, err := scheme.New()
 	if err != nil {
-		return nil, fmt.Errorf("make scheme: %w", err)
+		return fmt.Errorf("make scheme: %w", err)
 	}
 	issuer := "https://kubernetes.default.svc." + config.ClusterDomain
 	if s.identities, err = loadIdentities(config.PKIDir, issuer); err != nil {
-		return nil, err
+		return err
 	}
 	if s.client, err = kubernetes.NewForConfig(s.ClientFor(apiserverUser())); err != nil {
-		return nil, fmt.Errorf("make in-process client: %w", err)
+		return fmt.Errorf("make in-process client: %w", err)
 	}
 	s.hub = cached.NewHub(config.Store)
 	if config.DetectMutations {
@@ -135,9 +156,15 @@ func New(config Config) (*Server, error) {
 		Store: config.Store, Hub: s.hub, Scheme: types.Scheme, Codecs: types.Codecs,
 		Uncached: map[schema.GroupResource]bool{{Resource: "events"}: true, {Resource: "rangeallocations"}: true},
 	}
+	if config.EncryptionConfig != "" {
+		if s.encryption, err = storage.LoadEncryption(config.EncryptionConfig, config.Store.Status().MemberID, config.Logger); err != nil {
+			return err
+		}
+		options.Transformers = s.encryption.Transformer
+	}
 	agents, err := s.agents()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	deps := &registry.Dependencies{
 		Scheme: types, RESTOptions: options, ServiceCIDR: config.ServiceCIDR, NodePorts: config.NodePorts,
@@ -146,7 +173,7 @@ func New(config Config) (*Server, error) {
 	}
 	groups, err := build(deps)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, group := range groups {
 		for _, storages := range group.Versions {
@@ -156,24 +183,24 @@ func New(config Config) (*Server, error) {
 	s.informers = s.InformerFactory(s.client)
 	authorizer, roles, err := newAuthorizer(s.informers)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	deps.Authorizer, deps.RBAC, deps.Rules = authorizer, roles, roles
 	if deps.Authenticator, err = s.identities.authenticator(deps.Audiences, objects{groups[0].Versions["v1"]}); err != nil {
-		return nil, err
+		return err
 	}
 	generic, err := s.configure(types, deps)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if generic.AdmissionControl, err = admission.Chain(admission.Config{Client: s.client, Informers: s.informers, Authorizer: authorizer}); err != nil {
-		return nil, fmt.Errorf("make admission chain: %w", err)
+		return fmt.Errorf("make admission chain: %w", err)
 	}
 	if s.generic, err = generic.Complete(s.informers).New("skiff", genericapiserver.NewEmptyDelegate()); err != nil {
-		return nil, fmt.Errorf("assemble server: %w", err)
+		return fmt.Errorf("assemble server: %w", err)
 	}
 	s.background = deps.Background
-	return s, s.install(types, groups)
+	return s.install(types, groups)
 }
 
 // build makes the resources. The core group is first.
@@ -242,6 +269,9 @@ func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*
 	}))
 	c.HealthzChecks = append(c.HealthzChecks, check("etcd", s.config.Store.Health))
 	c.LivezChecks = append(c.LivezChecks, check("etcd", s.config.Store.Health))
+	if s.encryption != nil {
+		c.ReadyzChecks, c.HealthzChecks = append(c.ReadyzChecks, s.encryption.Check), append(c.HealthzChecks, s.encryption.Check)
+	}
 	return c, nil
 }
 
@@ -272,6 +302,7 @@ func (s *Server) install(types *scheme.Scheme, groups []registry.Group) error {
 // Run serves until ctx ends and drains requests then.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
+	defer s.close()
 	defer end(nil)
 	s.identities.reload(ctx)
 	prepared := s.generic.PrepareRun()
@@ -282,6 +313,9 @@ func (s *Server) Run(ctx context.Context) error {
 	loops.Go(func() { s.bootstrap(ctx) })
 	for _, loop := range s.background {
 		loops.Go(func() { loop(ctx) })
+	}
+	if s.encryption != nil {
+		loops.Go(func() { s.encryption.Run(ctx) })
 	}
 	if s.config.DetectMutations {
 		loops.Go(func() { s.checkMutations(ctx, end) })

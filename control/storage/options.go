@@ -112,11 +112,11 @@ func (o *Options) decorate(
 	newFunc, _ func() runtime.Object, attributes storage.AttrFunc, indexers storage.IndexerFuncs, _ *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
 	versioner := storage.APIObjectVersioner{}
-	c := raw.Config{
+	c := raw.TellCorrupt(raw.Config{
 		Store: o.Store, Codec: config.Codec, Transformer: config.Transformer, Prefix: Prefix, ResourcePrefix: resourcePrefix,
 		GroupResource: config.GroupResource, NewFunc: newFunc, Versioner: versioner, Decoder: etcd3.NewDefaultDecoder(config.Codec, versioner),
 		Indexers: indexers,
-	}
+	})
 	if o.Uncached[config.GroupResource] {
 		plain, err := raw.New(c)
 		if err != nil {

@@ -48,6 +48,10 @@ type Control struct {
 	ClusterDomain    string `yaml:"clusterDomain" help:"DNS domain of the cluster"`
 	ClusterName      string `yaml:"clusterName" help:"name of the cluster"`
 
+	// EncryptionConfig is a file with an EncryptionConfiguration of
+	// apiserver.config.k8s.io/v1. Empty: objects are stored in plain.
+	EncryptionConfig string `yaml:"encryptionConfig" help:"file that says how objects are encrypted at rest (EncryptionConfiguration); plain when empty"`
+
 	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
 }
 
@@ -88,6 +92,9 @@ func (c *Control) Validate() field.ErrorList {
 	}
 	if c.PeerAddress != "" {
 		errs = append(errs, requireHostPort("peerAddress", c.PeerAddress)...)
+	}
+	if c.EncryptionConfig != "" {
+		errs = append(errs, requirePath("encryptionConfig", c.EncryptionConfig)...)
 	}
 	if c.AdvertiseAddress != "" {
 		errs = append(errs, requireAddress("advertiseAddress", c.AdvertiseAddress)...)

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/storage"
+
+	"github.com/skiff-run/skiff/control/storage/raw"
 )
 
 // change is one event as all watchers of a resource share it. What a watcher
@@ -66,7 +68,7 @@ func (c *change) event(predicate *storage.SelectionPredicate, plain bool) (watch
 	defer c.mu.Unlock()
 	matched, err := c.matches(&c.before, predicate)
 	if err != nil {
-		return watch.Event{}, err
+		return watch.Event{}, c.unreadable(err)
 	}
 	matches, err := c.matches(&c.after, predicate)
 	if err != nil {
@@ -88,13 +90,21 @@ func (c *change) event(predicate *storage.SelectionPredicate, plain bool) (watch
 		return event, nil
 	}
 	if err != nil {
-		return watch.Event{}, err
+		return watch.Event{}, c.unreadable(err)
 	}
 	event.Object = shared
 	if plain {
 		event.Object = shared.object
 	}
 	return event, nil
+}
+
+// unreadable is why a watcher cannot be told of the change.
+func (c *change) unreadable(err error) error {
+	if c.after.entry == nil {
+		return raw.DeletedError(err)
+	}
+	return err
 }
 
 func (c *change) present() (*encodable, error) {

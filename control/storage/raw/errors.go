@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/storage"
 
 	"github.com/skiff-run/skiff/raftstore"
@@ -21,21 +22,32 @@ const (
 		"objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
 )
 
-// unavailable turns the store's refusals into answers a client can act on: a
-// write that was surely not made may be tried again, one whose outcome is
-// unknown is a timeout.
+// unavailable turns the store's refusals into answers a client can act on. What
+// was surely not done may be tried again, and clients do so by themselves when
+// they are told after how long. What may have been done is a timeout without
+// such a word: only who asked can find out.
 func unavailable(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, raftstore.ErrTooLarge):
 		return apierrors.NewRequestEntityTooLargeError(err.Error())
-	case errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrClosed):
-		return apierrors.NewServiceUnavailable("the store has no leader at the moment: " + err.Error())
-	case errors.Is(err, raftstore.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded):
-		return apierrors.NewTimeoutError("the store did not answer in time: "+err.Error(), 1)
+	case errors.Is(err, raftstore.ErrOutcomeUnknown):
+		return apierrors.NewTimeoutError("the store did not answer in time, and the change may have been made: "+err.Error(), 0)
+	case errors.Is(err, context.DeadlineExceeded):
+		return apierrors.NewTimeoutError("the store did not answer in time: "+err.Error(), 0)
+	case errors.Is(err, raftstore.ErrNotLeader):
+		return retriable("the store has no leader at the moment: ", err)
+	case errors.Is(err, raftstore.ErrClosed):
+		return retriable("this API server is stopping: ", err)
 	}
 	return err
+}
+
+func retriable(why string, err error) error {
+	refusal := apierrors.NewServiceUnavailable(why + err.Error())
+	refusal.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return refusal
 }
 
 // ListError explains why a list at a revision cannot be read.

@@ -38,7 +38,14 @@ func (s *Store) GetList(ctx context.Context, key string, options storage.ListOpt
 			return err
 		}
 	}
+	p.unreadable.resource = s.GroupResource
 	if err := p.run(ctx); err != nil {
+		if corrupt := p.unreadable.error(); corrupt != nil {
+			return corrupt
+		}
+		return err
+	}
+	if err := p.unreadable.error(); err != nil {
 		return err
 	}
 	token, remaining, err := storage.PrepareContinueToken(p.lastKey, prefix, p.revision, p.remaining, p.more, options)
@@ -66,9 +73,10 @@ type pager struct {
 	items    reflect.Value
 	exact    []exactField
 
-	lastKey   string
-	more      bool
-	remaining int64 // keys from the last page's start on, that page included
+	unreadable unreadable
+	lastKey    string
+	more       bool
+	remaining  int64 // keys from the last page's start on, that page included
 }
 
 func (p *pager) run(ctx context.Context) error {
@@ -116,6 +124,9 @@ func (p *pager) add(ctx context.Context, kv *raftstore.KeyValue) error {
 	}
 	object, err := p.object(ctx, kv)
 	if err != nil {
+		if p.unreadable.add(kv.Key, err) {
+			return nil
+		}
 		return err
 	}
 	for _, exact := range p.exact {

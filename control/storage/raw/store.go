@@ -116,11 +116,11 @@ func (s *Store) Get(ctx context.Context, key string, options storage.GetOptions,
 		return storage.NewKeyNotFoundError(key, 0)
 	}
 	if s.Objects == nil {
-		return s.decodeInto(ctx, kv, out)
+		return named(key, s.decodeInto(ctx, kv, out))
 	}
 	object, err := s.Objects.Object(ctx, kv)
 	if err != nil {
-		return err
+		return named(key, err)
 	}
 	if options.ResourceVersion == "" {
 		// As with etcd, who asks for the newest state may do with it as he pleases.

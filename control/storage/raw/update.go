@@ -116,12 +116,17 @@ func (a *attempt) load(ctx context.Context, kv *raftstore.KeyValue) error {
 		return nil
 	}
 	data, stale, err := a.store.open(ctx, kv)
-	if err == nil {
+	switch {
+	case err != nil:
+	case a.undecodable:
+		// Whether it can be decoded now counts, not whether it could be.
+		err = a.store.Decoder.Decode(data, object, kv.ModRevision)
+	default:
 		object, err = a.store.own(ctx, kv, data, object)
 	}
 	switch {
 	case a.undecodable && err == nil:
-		return storage.NewInternalError(fmt.Errorf("cannot delete %s as unreadable: it can be read", a.key))
+		return storage.NewInvalidObjError(a.key, "the object is not corrupt: delete it without ignoring read errors")
 	case a.undecodable:
 		a.state = &state{revision: kv.ModRevision, fresh: true}
 		return nil

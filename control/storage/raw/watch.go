@@ -173,6 +173,9 @@ func (w *watcher) translate(ctx context.Context, event *raftstore.Event) (*watch
 	if event.PrevKV != nil && (event.Type == raftstore.EventDelete || !w.options.Predicate.Empty()) {
 		// The old object carries the revision at which it ceased.
 		if before, err = w.decode(ctx, event.PrevKV, event.Revision); err != nil {
+			if event.Type == raftstore.EventDelete {
+				err = DeletedError(err)
+			}
 			return nil, err
 		}
 	}
@@ -200,6 +203,10 @@ func (w *watcher) decode(ctx context.Context, kv *raftstore.KeyValue, revision i
 	data, _, err := w.store.open(ctx, kv)
 	if err != nil {
 		return nil, err
+	}
+	if w.store.NewFunc != nil {
+		object := w.store.NewFunc()
+		return object, w.store.Decoder.Decode(data, object, revision)
 	}
 	object, _, err := w.store.Codec.Decode(data, nil, nil)
 	if err != nil {
