@@ -22,6 +22,7 @@ import (
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
 	"github.com/skiff-run/skiff/control/scheduler"
 	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/internal/pki"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -116,6 +117,7 @@ func (l *leader) work(ctx context.Context) error {
 		return controllers.Run(ctx, controllers.Config{
 			ClientFor: func(name string) *rest.Config { return l.server.ClientFor(accountUser(name)) },
 			Informers: factory, Logger: l.logger, RootCA: func() ([]byte, error) { return os.ReadFile(filepath.Join(c.PKIDir, "ca.crt")) },
+			Authority:    func() (*pki.Authority, error) { return pki.LoadAuthority(c.PKIDir, "ca") },
 			PodCIDRs:     []nodeipam.Pool{{Range: netip.MustParsePrefix(c.PodCIDR), NodeMask: c.NodeCIDRMaskSize}},
 			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(c.ServiceCIDR)},
 		})

@@ -45,6 +45,9 @@ func Chain(c Config) (admission.Interface, error) {
 		newPriority(c),
 		defaultTolerations{on(admission.Create, admission.Update)},
 		security,
+		certificateApproval{on(admission.Update), c.Authorizer},
+		certificateSigning{on(admission.Update), c.Authorizer},
+		certificateSubjectRestriction{on(admission.Create)},
 	), nil
 }
 

@@ -31,6 +31,7 @@ import (
 	"github.com/skiff-run/skiff/control/registry/apps"
 	"github.com/skiff-run/skiff/control/registry/authentication"
 	"github.com/skiff-run/skiff/control/registry/authorization"
+	"github.com/skiff-run/skiff/control/registry/certificates"
 	"github.com/skiff-run/skiff/control/registry/coordination"
 	"github.com/skiff-run/skiff/control/registry/core"
 	"github.com/skiff-run/skiff/control/registry/discovery"
@@ -211,7 +212,7 @@ func build(deps *registry.Dependencies) ([]registry.Group, error) {
 	}
 	groups := []registry.Group{first}
 	for _, make := range []func(*registry.Dependencies) (registry.Group, error){
-		apps.Group, coordination.Group, discovery.Group, rbac.Group, scheduling.Group, authentication.Group, authorization.Group,
+		apps.Group, coordination.Group, discovery.Group, rbac.Group, scheduling.Group, authentication.Group, authorization.Group, certificates.Group,
 		func(deps *registry.Dependencies) (registry.Group, error) {
 			return events.Group(deps, first.Versions["v1"]["events"])
 		},

@@ -25,6 +25,7 @@ import (
 
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
 	"github.com/skiff-run/skiff/control/controllers/nodelifecycle"
+	"github.com/skiff-run/skiff/internal/pki"
 )
 
 // Config is what the controllers need from the API server's side, and what an
@@ -42,6 +43,9 @@ type Config struct {
 	// RootCA reads the PEM bundle by which pods verify the API server, which
 	// changes while authorities are replaced; without it no ConfigMap is published.
 	RootCA func() ([]byte, error)
+	// Authority reads the authority that signs certificates; without it requests
+	// for certificates wait.
+	Authority func() (*pki.Authority, error)
 	// PodCIDRs are cut into one block per node; without them nodes get no pod range.
 	PodCIDRs []nodeipam.Pool
 	// ServiceCIDRs are kept out of the nodes' pod ranges.

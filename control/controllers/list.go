@@ -4,7 +4,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 
+	"github.com/skiff-run/skiff/control/controllers/bootstrapsigner"
 	"github.com/skiff-run/skiff/control/controllers/clusterrole"
+	"github.com/skiff-run/skiff/control/controllers/csrapproving"
+	"github.com/skiff-run/skiff/control/controllers/csrcleaner"
+	"github.com/skiff-run/skiff/control/controllers/csrsigning"
 	"github.com/skiff-run/skiff/control/controllers/deployment"
 	"github.com/skiff-run/skiff/control/controllers/endpoints"
 	"github.com/skiff-run/skiff/control/controllers/endpointslice"
@@ -86,6 +90,21 @@ var all = []entry{
 	})},
 	{"tokencleaner", "token-cleaner", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		return tokencleaner.New(client, p.Informers, p.Logger), nil
+	})},
+	{"bootstrapsigner", "bootstrap-signer", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return bootstrapsigner.New(client, p.Informers, p.Logger), nil
+	})},
+	{"csrapproving", "certificate-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return csrapproving.New(client, p.Informers, p.Logger), nil
+	})},
+	{"csrsigning", "certificate-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		if p.Authority == nil {
+			return nil, nil
+		}
+		return csrsigning.New(client, p.Informers, p.Authority, p.Logger), nil
+	})},
+	{"csrcleaner", "certificate-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return csrcleaner.New(client, p.Informers, p.Logger), nil
 	})},
 }
 

@@ -42,6 +42,11 @@ func components() []rbacv1.ClusterRole {
 			on("get list watch patch update", "core", "persistentvolumeclaims")),
 		clusterRole("system:certificates.k8s.io:certificatesigningrequests:nodeclient", on("create", "certificates", "certificatesigningrequests/nodeclient")),
 		clusterRole("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", on("create", "certificates", "certificatesigningrequests/selfnodeclient")),
+		clusterRole("skiff:certificatesigningrequests:proxyclient", on("create", "certificates", "certificatesigningrequests/proxyclient")),
+		// A proxy renews its certificate, and has nothing to do with those of others.
+		clusterRole("skiff:certificatesigningrequests:selfproxyclient",
+			on("create get list watch", "certificates", "certificatesigningrequests"),
+			on("create", "certificates", "certificatesigningrequests/selfproxyclient")),
 		clusterRole("system:certificates.k8s.io:legacy-unknown-approver", on("approve", "certificates", "signers", "kubernetes.io/legacy-unknown")),
 		clusterRole("system:certificates.k8s.io:kubelet-serving-approver", on("approve", "certificates", "signers", "kubernetes.io/kubelet-serving")),
 		clusterRole("system:certificates.k8s.io:kube-apiserver-client-approver", on("approve", "certificates", "signers", "kubernetes.io/kube-apiserver-client")),

@@ -11,6 +11,18 @@ const controllerPrefix = "system:controller:"
 // account of its name in kube-system.
 func controllers() map[string][]rbacv1.PolicyRule {
 	return map[string][]rbacv1.PolicyRule{
+		"certificate-controller": {
+			on("get list watch delete", "certificates", "certificatesigningrequests"),
+			on("update", "certificates", "certificatesigningrequests/status certificatesigningrequests/approval"),
+			on("approve", "certificates", "signers", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving", "skiff.dev/kube-proxy-client"),
+			on("sign", "certificates", "signers", "kubernetes.io/legacy-unknown", "kubernetes.io/kubelet-serving",
+				"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "skiff.dev/kube-proxy-client"),
+			on("create", "authorization", "subjectaccessreviews"),
+			// What it compares the names and addresses of a serving certificate with.
+			on(read, "core", "nodes services"),
+			on(read, "discovery", "endpointslices"),
+			recordEvents(),
+		},
 		// To aggregate is to give rules that the controller itself does not have.
 		"clusterrole-aggregation-controller": {on("escalate get list watch update patch", "rbac", "clusterroles")},
 		"deployment-controller": {

@@ -49,11 +49,29 @@ func ClusterRoleBindings() []rbacv1.ClusterRoleBinding {
 		bindCluster("skiff:join-control", group("system:bootstrappers:skiff:control")),
 		bindCluster("skiff:join-worker", group("system:bootstrappers:skiff:worker")),
 	}
+	bindings = append(bindings, certificates()...)
 	own := controllers()
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		bindings = append(bindings, bindCluster(controllerPrefix+name, account("kube-system", name)))
 	}
 	return bindings
+}
+
+// certificates are the bindings by which machines get certificates and renew
+// them, under kubeadm's names.
+func certificates() []rbacv1.ClusterRoleBinding {
+	named := func(name string, binding rbacv1.ClusterRoleBinding) rbacv1.ClusterRoleBinding {
+		binding.Name = name
+		return binding
+	}
+	const role, bootstrappers = "system:certificates.k8s.io:certificatesigningrequests:", "system:bootstrappers"
+	return []rbacv1.ClusterRoleBinding{
+		named("kubeadm:kubelet-bootstrap", bindCluster("system:node-bootstrapper", group(bootstrappers))),
+		named("kubeadm:node-autoapprove-bootstrap", bindCluster(role+"nodeclient", group(bootstrappers))),
+		named("kubeadm:node-autoapprove-certificate-rotation", bindCluster(role+"selfnodeclient", group("system:nodes"))),
+		bindCluster("skiff:certificatesigningrequests:proxyclient", group(bootstrappers)),
+		bindCluster("skiff:certificatesigningrequests:selfproxyclient", person("system:kube-proxy")),
+	}
 }
 
 // Reconcile puts the policy into the API. It is idempotent; the namespaces
