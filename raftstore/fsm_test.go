@@ -43,6 +43,8 @@ func TestStateMachine(t *testing.T) {
 			put(1, "/r/a/1", "", 0), put(2, "/r/a/2", "", 0), {Kind: command.Compact, Sequence: 3, Revision: 2},
 			{Kind: command.Compact, Sequence: 4, Revision: 1}, {Kind: command.Compact, Sequence: 5, Revision: 9}},
 			[]command.Outcome{command.Done, command.Done, command.Done, command.Compacted, command.Future}, 3},
+		{"a jump moves the revision without a mutation", []command.Command{put(1, "/r/a/1", "", 0), {Kind: command.Jump, Sequence: 2, Revision: 1000}, put(3, "/r/a/2", "", 0)},
+			[]command.Outcome{command.Done, command.Done, command.Done}, 1003},
 		{"an epoch consumes none", []command.Command{{Kind: command.Epoch, Sequence: 1}}, []command.Outcome{command.Done}, 1},
 		{"expiry deletes one revision each", []command.Command{
 			{Kind: command.Put, Sequence: 1, Key: "/r/a/1", Expect: 0, ExpiresAt: 5},

@@ -14,6 +14,7 @@ func sample() *Batch {
 		{Kind: Compact, Sequence: 45, Revision: 99},
 		{Kind: Expire, Sequence: 46, Now: 1_800_000_001, Limit: 256},
 		{Kind: Epoch, Sequence: 47},
+		{Kind: Jump, Sequence: 48, Revision: 1_000_000_000},
 	}}
 }
 

@@ -132,10 +132,10 @@ func (l *Log) GetLog(index uint64, entry *raft.Log) error {
 
 // write makes one change at a time. raft-wal would make the second writer wait
 // for a mutex; here it is not yet under the watchdog while it waits for its turn.
-func (l *Log) write(what string, change func() error) error {
+func (l *Log) write(watch func(string, func() error) error, what string, change func() error) error {
 	l.turn <- struct{}{}
 	defer func() { <-l.turn }()
-	return l.guard.watch(what, change)
+	return watch(what, change)
 }
 
 // StoreLog implements raft.LogStore.
@@ -146,7 +146,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	err := l.write("write the log", func() error {
+	err := l.write(l.guard.watchAppend, "write the log", func() error {
 		if err := l.wal.StoreLogs(entries); err != nil {
 			return err
 		}
@@ -164,7 +164,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 
 // DeleteRange implements raft.LogStore.
 func (l *Log) DeleteRange(from, to uint64) error {
-	return l.write("cut the log", func() error {
+	return l.write(l.guard.watch, "cut the log", func() error {
 		last, err := l.wal.LastIndex()
 		if err != nil {
 			return err
