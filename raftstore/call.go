@@ -5,13 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// A call is one byte for its kind and a body; an answer is one byte for its
+// A call is one byte for its kind, the caller's cluster and a body; an answer is one byte for its
 // status and a body, the text of the error if there is one.
 
 // callKind says what a member wants of another. The numbers are on the wire.
@@ -30,23 +31,28 @@ type callHandler func(ctx context.Context, from string, body []byte) ([]byte, er
 
 // callHandlers are what this member answers.
 func (s *Store) callHandlers() map[callKind]callHandler {
-	return map[callKind]callHandler{
+	handlers := map[callKind]callHandler{
 		callPropose:   s.answerPropose,
 		callReadIndex: s.answerReadIndex,
 		callTerm:      s.answerTerm,
 		callSituation: s.answerSituation,
 	}
+	maps.Copy(handlers, s.membershipHandlers())
+	return handlers
 }
 
 // The statuses of an answer, by index. Their order is on the wire: only append.
 var callErrors = []error{
-	1: ErrNotLeader,
-	2: ErrOutcomeUnknown,
-	3: ErrClosed,
-	4: ErrTooLarge,
-	5: ErrCompacted,
-	6: ErrFutureRevision,
-	7: errNotMember,
+	1:  ErrNotLeader,
+	2:  ErrOutcomeUnknown,
+	3:  ErrClosed,
+	4:  ErrTooLarge,
+	5:  ErrCompacted,
+	6:  ErrFutureRevision,
+	7:  errNotMember,
+	8:  ErrOtherCluster,
+	9:  ErrRefused,
+	10: ErrRemoved,
 }
 
 // errNotMember: the other side does not count this member to the store.
@@ -73,10 +79,17 @@ func (s *Store) serve(ctx context.Context, from string, request []byte) []byte {
 	if handler == nil {
 		return answerError(fmt.Errorf("this member does not know calls of kind %d; all members need the same version", request[0]))
 	}
-	if !s.admits(from) {
-		return answerError(fmt.Errorf("%q is %w", from, errNotMember))
+	r := &wireReader{b: request[1:]}
+	if err := sameCluster(s.ClusterID(), r.string(), from); err != nil {
+		return answerError(err)
 	}
-	body, err := handler(ctx, from, request[1:])
+	if r.bad {
+		return answerError(errors.New("malformed call"))
+	}
+	if !s.admits(from) {
+		return answerError(s.farewellTo(from))
+	}
+	body, err := handler(ctx, from, r.b)
 	if err != nil {
 		return answerError(err)
 	}
@@ -109,7 +122,8 @@ func (s *Store) call(ctx context.Context, id, address string, kind callKind, bod
 	if s.options.Network == nil {
 		return nil, fmt.Errorf("%w: this member has no network", ErrUnreachable)
 	}
-	answer, err := s.options.Network.Call(ctx, id, address, append([]byte{byte(kind)}, body...))
+	request := appendWireString([]byte{byte(kind)}, s.ClusterID())
+	answer, err := s.options.Network.Call(ctx, id, address, append(request, body...))
 	if err != nil {
 		return nil, err
 	}

@@ -110,6 +110,7 @@ func (s *Store) followLeadership() {
 		case leads := <-s.notify:
 			if !leads {
 				s.leadership.set(false)
+				s.leadership.resume()
 				epoch = nil
 				continue
 			}

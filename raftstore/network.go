@@ -44,8 +44,9 @@ type Local struct {
 	// Address others reach this member by. It is what the transport's
 	// LocalAddr says.
 	Address string
-	// Admits reports whether the member of that id may speak to this one. It is
-	// asked for each new connection and again while one is used.
+	// Admits reports whether raft's messages of the member of that id may reach
+	// this one. It is asked for each new connection and again while one is used.
+	// Calls reach the handler from every member of the same authority.
 	Admits func(memberID string) bool
 	// Log is for the libraries; it says less as they repeat themselves.
 	Log hclog.Logger

@@ -55,6 +55,16 @@ type Options struct {
 	// member reports itself unhealthy and waits.
 	StallTimeout time.Duration // default 2 s
 
+	// SlowWrite and TardyWrite say when a disk is slow: when one write of the log
+	// takes longer than SlowWrite, or more than one in a hundred longer than
+	// TardyWrite. A leader with a slow disk hands leadership over to a voter
+	// without one.
+	SlowWrite  time.Duration // default 1 s
+	TardyWrite time.Duration // default 200 ms
+
+	// OnRemoved is told that the cluster removed this member, which then serves
+	// nothing any more; the process should end.
+	OnRemoved func()
 	// OnFatal is told once that the store cannot go on (a log write failed, a
 	// record is damaged) and must end the process. The default logs the error
 	// and exits with code 1.
@@ -105,6 +115,8 @@ func (o Options) withDefaults() (Options, error) {
 		{"SnapshotBytes", &o.SnapshotBytes, 64 << 20},
 		{"HistoryAge", (*int64)(&o.HistoryAge), int64(5 * time.Minute)},
 		{"StallTimeout", (*int64)(&o.StallTimeout), int64(2 * time.Second)},
+		{"SlowWrite", (*int64)(&o.SlowWrite), int64(time.Second)},
+		{"TardyWrite", (*int64)(&o.TardyWrite), int64(200 * time.Millisecond)},
 		{"HeartbeatTimeout", (*int64)(&o.HeartbeatTimeout), int64(500 * time.Millisecond)},
 	} {
 		if *d.value < 0 {

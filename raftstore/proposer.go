@@ -264,7 +264,12 @@ func (p *proposer) fly(f *flight) {
 		if err == nil {
 			return
 		}
-		uncertain = uncertain || !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrUnreachable) && !errors.Is(err, errNotMember)
+		if errors.Is(err, ErrRemoved) {
+			p.store.steward.suspect()
+			p.abandon(f, err)
+			return
+		}
+		uncertain = uncertain || !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrUnreachable) && !errors.Is(err, errNotMember) && !errors.Is(err, ErrOtherCluster)
 		var end error
 		select {
 		case <-f.done:

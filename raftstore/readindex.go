@@ -37,6 +37,9 @@ func (s *Store) committed(ctx context.Context) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	if s.removed.Load() {
+		return 0, ErrRemoved
+	}
 	if s.raft.State() == raft.Leader {
 		index, err := s.quorum.index(ctx)
 		if !errors.Is(err, ErrNotLeader) {
@@ -228,6 +231,9 @@ func (s *Store) catchUp() {
 // Ready returns nil once the local state has caught up with what was committed
 // before the start, so that reads do not travel back in time.
 func (s *Store) Ready() error {
+	if s.removed.Load() {
+		return ErrRemoved
+	}
 	if !s.ready.Load() {
 		return errors.New("the store has not caught up since its start")
 	}

@@ -93,7 +93,3 @@ func InspectSnapshot(r io.Reader) (SnapshotInfo, error) {
 	info.SHA256 = hex.EncodeToString(sum)
 	return info, nil
 }
-
-// ClusterID names the cluster this member belongs to, "" while it waits to be
-// added to one.
-func (s *Store) ClusterID() string { return s.id.ClusterID }

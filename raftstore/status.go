@@ -1,5 +1,7 @@
 package raftstore
 
+import "time"
+
 // Status is what a person or a metrics scraper wants to know about a member.
 type Status struct {
 	MemberID string `json:"memberID"`
@@ -20,7 +22,12 @@ type Status struct {
 	// HistoryEvents and HistoryBytes are what watches and old reads need.
 	HistoryEvents int64 `json:"historyEvents"`
 	HistoryBytes  int64 `json:"historyBytes"`
-	// Problem says why the store cannot write, empty if it can.
+	// ClusterID names the cluster, empty while the member waits to be added.
+	ClusterID string `json:"clusterID,omitempty"`
+	// SlowDisk: writes of the log take long, see Options.SlowWrite.
+	SlowDisk bool `json:"slowDisk,omitempty"`
+	// Problem says why the store cannot write or does so slowly, empty if all is
+	// well.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -42,11 +49,18 @@ func (s *Store) Status() Status {
 		Bytes:           v.Bytes(),
 		HistoryEvents:   v.HistoryLen(),
 		HistoryBytes:    v.HistoryBytes(),
+		ClusterID:       s.ClusterID(),
 	}
+	slow := s.guard.Pace.Slow(time.Now())
+	status.SlowDisk = slow != ""
 	if err := s.guard.Failed(); err != nil {
 		status.Problem = err.Error()
 	} else if err := s.stalled.Load(); err != nil {
 		status.Problem = (*err).Error()
+	} else if s.removed.Load() {
+		status.Problem = ErrRemoved.Error()
+	} else {
+		status.Problem = slow
 	}
 	return status
 }

@@ -35,11 +35,16 @@ type Store struct {
 	proposer   *proposer
 	leadership *leadership
 	keeper     *keeper
+	steward    *steward
 	archivist  *archivist
 	metrics    *metrics
 	handlers   map[callKind]callHandler
 	reads      *reads
 	quorum     *reads
+
+	cluster  atomic.Pointer[string] // "" until adopted
+	adopting sync.Mutex             // one change of member.json at a time
+	removed  atomic.Bool            // the cluster removed this member
 
 	stalled atomic.Pointer[error] // the disk hangs right now
 	ready   atomic.Bool
@@ -113,11 +118,18 @@ const (
 // openDisk loads what the member knew: identity, log and state.
 func (s *Store) openDisk() error {
 	var err error
-	if s.id, err = loadIdentity(s.options.fs(), s.options.Dir, s.options.MemberID, false); err != nil {
+	if s.id, err = loadIdentity(s.options.fs(), s.options.Dir, s.options.MemberID, s.options.Join); err != nil {
 		return err
 	}
+	s.cluster.Store(&s.id.ClusterID)
 	s.log = s.log.With("member", s.id.ID)
-	s.guard = disk.NewGuard(s.options.OnFatal, s.diskStalled, s.options.StallTimeout)
+	if s.id.Removed {
+		return fmt.Errorf("%w: give it an empty directory and let it join as a new member, or recover a cluster of its own from what it has", ErrRemoved)
+	}
+	s.guard = disk.NewGuard(s.fatal, s.diskStalled, s.options.StallTimeout)
+	s.guard.Pace = &disk.Pace{TardyAfter: s.options.TardyWrite, SlowAfter: s.options.SlowWrite}
+	s.guard.Slow = func() { s.steward.wake() }
+	s.guard.Wrote = func(took time.Duration) { s.metrics.diskWrites.Observe(took.Seconds()) }
 	if s.wal, err = disk.OpenLog(s.options.fs(), filepath.Join(s.options.Dir, logDir), s.options.SegmentSize, s.guard, s.hclog("log")); err != nil {
 		return err
 	}
@@ -152,6 +164,7 @@ func (s *Store) start() error {
 	s.proposer = newProposer(s)
 	s.quorum = newReads(s, s.confirmLeading)
 	s.reads = newReads(s, s.askCommitted)
+	s.steward = newSteward(s)
 	s.wal.Appended = s.archivist.appended
 	s.fsm.applied = s.keeper.applied
 	s.fsm.committed = s.transport.notices.committed
@@ -173,7 +186,7 @@ func (s *Store) start() error {
 		told(s.raft)
 	}
 	s.raft.RegisterObserver(s.leaderObserver())
-	for _, run := range []func(){s.proposer.gather, s.reads.run, s.quorum.run, s.catchUp, s.followLeader, s.followLeadership, s.watchOutage, s.keeper.run, s.archivist.run} {
+	for _, run := range []func(){s.proposer.gather, s.reads.run, s.quorum.run, s.catchUp, s.followLeader, s.followLeadership, s.watchOutage, s.keeper.run, s.archivist.run, s.steward.run} {
 		s.running.Go(run)
 	}
 	return nil
@@ -183,7 +196,7 @@ func (s *Store) start() error {
 // started.
 func (s *Store) connect() error {
 	if s.options.Network == nil {
-		s.transport = newTransport(loneTransport(s.id.ID))
+		s.transport = newTransport(loneTransport(s.id.ID), s.gate())
 		return nil
 	}
 	inner, err := s.options.Network.Start(Local{
@@ -192,9 +205,11 @@ func (s *Store) connect() error {
 	if err != nil {
 		return fmt.Errorf("connect to other members: %w", errors.Join(err, s.options.Network.Close()))
 	}
-	s.transport = newTransport(inner)
+	s.transport = newTransport(inner, s.gate())
 	return nil
 }
+
+func (s *Store) gate() *clusterGate { return &clusterGate{own: s.ClusterID, adopt: s.adopt} }
 
 func (s *Store) disconnect() error {
 	err := s.transport.Close()
@@ -234,6 +249,16 @@ func (s *Store) raftConfig() *raft.Config {
 
 // hclog is a logger for the libraries, which speak hclog.
 func (s *Store) hclog(part string) hclog.Logger { return newHCLog(s.log.With("part", part)) }
+
+// fatal ends the store's life. Raft may be held at the failed write, so it is
+// silenced first: a leader that only sends heartbeats keeps the others from
+// choosing another.
+func (s *Store) fatal(err error) {
+	if s.transport != nil {
+		go func() { _ = s.transport.Close() }() // Close waits for it too
+	}
+	s.options.OnFatal(err)
+}
 
 // diskStalled hears from the watchdog: a member of several gives way, a lone
 // one has nobody to give way to.
@@ -377,6 +402,9 @@ func (s *Store) Compact(ctx context.Context, rev int64) error {
 func (s *Store) write(ctx context.Context, c command.Command) (command.Result, error) {
 	if size := len(c.Key) + len(c.Value); size > MaxRequestBytes {
 		return command.Result{}, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, MaxRequestBytes)
+	}
+	if s.removed.Load() {
+		return command.Result{}, ErrRemoved
 	}
 	began := time.Now()
 	result, err := s.proposer.propose(ctx, c)

@@ -24,9 +24,11 @@ const retryPause = 50 * time.Millisecond
 //     after each failure up to ten seconds; here a message to a silent member
 //     is repeated until it is answered or the leader's term is over.
 //   - Followers learn of a commit when it happens, see promptPipeline.
+//   - Members of another cluster are turned away, see clusterGate.
 //   - The store itself can hand raft a message, see callElection.
 type transport struct {
 	Transport
+	gate     *clusterGate
 	consumer chan raft.RPC
 	closed   chan struct{}
 	close    func() error // once
@@ -40,8 +42,8 @@ type transport struct {
 }
 
 // newTransport wraps the transport of a Network.
-func newTransport(inner Transport) *transport {
-	t := &transport{Transport: inner, consumer: make(chan raft.RPC), closed: make(chan struct{})}
+func newTransport(inner Transport, gate *clusterGate) *transport {
+	t := &transport{Transport: inner, gate: gate, consumer: make(chan raft.RPC), closed: make(chan struct{})}
 	t.close = sync.OnceValue(func() error {
 		close(t.closed)
 		err := inner.Close()
@@ -76,6 +78,10 @@ func (t *transport) forward() {
 	for {
 		select {
 		case rpc := <-t.Transport.Consumer():
+			if err := t.gate.refuse(rpc); err != nil {
+				t.running.Go(func() { turnAway(rpc, err) })
+				continue
+			}
 			select {
 			case t.consumer <- rpc:
 			case <-t.closed:
@@ -100,6 +106,17 @@ func (t *transport) callElection() bool {
 	case <-t.closed:
 		return false
 	}
+}
+
+// EncodePeer implements raft.Transport.
+func (t *transport) EncodePeer(_ raft.ServerID, address raft.ServerAddress) []byte {
+	return t.gate.mark(address)
+}
+
+// DecodePeer implements raft.Transport.
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress {
+	_, address := unmark(b)
+	return address
 }
 
 // AppendEntries implements raft.Transport. Unless it is a heartbeat, the message

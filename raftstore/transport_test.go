@@ -10,6 +10,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// oneCluster is the gate of members of cluster "c".
+var oneCluster = &clusterGate{own: func() string { return "c" }}
+
 // pipeStream is a raft.StreamLayer within the process: whoever dials is accepted by
 // the same stream.
 type pipeStream struct {
@@ -62,7 +65,7 @@ func TestH1HeartbeatsUseTheMainLoop(t *testing.T) {
 		})
 		sent := make(chan error, 1)
 		go func() {
-			heartbeat := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, Addr: []byte("pipe")}, Term: 3, Leader: []byte("pipe")}
+			heartbeat := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, Addr: oneCluster.mark("pipe")}, Term: 3, Leader: []byte("pipe")}
 			sent <- tr.AppendEntries("a", "pipe", heartbeat, &raft.AppendEntriesResponse{})
 		}()
 		used := false
@@ -80,14 +83,14 @@ func TestH1HeartbeatsUseTheMainLoop(t *testing.T) {
 	if !shortcut(func(inner *raft.NetworkTransport) Transport { return inner }) {
 		t.Error("the bare transport does not use the shortcut: this test proves nothing")
 	}
-	if shortcut(func(inner *raft.NetworkTransport) Transport { return newTransport(inner) }) {
+	if shortcut(func(inner *raft.NetworkTransport) Transport { return newTransport(inner, oneCluster) }) {
 		t.Error("a heartbeat was handled beside the main loop")
 	}
 }
 
 func TestTransportKeepsPreVote(t *testing.T) {
 	t.Parallel()
-	var tr raft.Transport = newTransport(loneTransport("a"))
+	var tr raft.Transport = newTransport(loneTransport("a"), oneCluster)
 	if _, ok := tr.(raft.WithPreVote); !ok {
 		t.Error("raft would disable pre-vote")
 	}

@@ -160,6 +160,7 @@ func (n *Network) receive(plain net.Conn, config *tls.Config) {
 		n.raft.deliver(conn)
 		return
 	}
+	conn.calls = true
 	n.serve(conn, id)
 }
 
@@ -205,19 +206,20 @@ func (n *Network) shut() error {
 	return err
 }
 
-// admittedConn is a connection another member opened. It ends when that member
-// is not admitted any more.
+// admittedConn is a connection another member opened. One of raft ends when that
+// member is not admitted any more.
 type admittedConn struct {
 	*tls.Conn
 	plain   net.Conn
 	network *Network
 	member  string
+	calls   bool
 }
 
 // Read implements net.Conn.
 func (c *admittedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err == nil && !c.network.local.Admits(c.member) {
+	if err == nil && !c.calls && !c.network.local.Admits(c.member) {
 		return 0, fmt.Errorf("%q is not a member of this store any more", c.member)
 	}
 	return n, err

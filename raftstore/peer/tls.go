@@ -65,7 +65,8 @@ func (n *Network) verify(state tls.ConnectionState, usage x509.ExtKeyUsage) (str
 	return memberOf(state.PeerCertificates[0])
 }
 
-// serverTLS accepts members whose certificate holds and which are admitted.
+// serverTLS accepts members whose certificate holds; for raft's messages they
+// must be admitted too.
 func (n *Network) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -79,7 +80,9 @@ func (n *Network) serverTLS() *tls.Config {
 			if err != nil {
 				return err
 			}
-			if !n.local.Admits(id) {
+			// Calls of a stranger get through to the store, which answers them with
+			// what they need to know: that they do not belong to it any more.
+			if state.NegotiatedProtocol != protocolCall && !n.local.Admits(id) {
 				return fmt.Errorf("%q is not a member of this store", id)
 			}
 			return nil
