@@ -7,13 +7,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 
 	"github.com/skiff-run/skiff/control/auth/rbac/bootstrap"
 )
@@ -91,9 +88,8 @@ func (s *Server) ensurePriorityClasses(ctx context.Context) error {
 // ensureKubernetesService makes the service by which pods reach the API, and
 // its endpoints.
 func (s *Server) ensureKubernetesService(ctx context.Context) error {
-	const name = "kubernetes"
 	service := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: name, Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: kubernetesName, Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
 		Spec: corev1.ServiceSpec{
 			ClusterIP: s.config.ServiceCIDR.Masked().Addr().Next().String(),
 			Ports:     []corev1.ServicePort{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443, TargetPort: intstr.FromInt(s.config.AdvertisePort)}},
@@ -102,53 +98,14 @@ func (s *Server) ensureKubernetesService(ctx context.Context) error {
 	if err := s.ensureService(ctx, service); err != nil {
 		return err
 	}
-	endpoints := &corev1.Endpoints{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: name, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}},
-		Subsets: []corev1.EndpointSubset{{
-			Addresses: []corev1.EndpointAddress{{IP: s.config.AdvertiseAddress.String()}},
-			Ports:     []corev1.EndpointPort{{Name: "https", Port: int32(s.config.AdvertisePort), Protocol: corev1.ProtocolTCP}},
-		}},
+	if err := s.renewLease(ctx); err != nil {
+		return fmt.Errorf("say that this API server serves: %w", err)
 	}
-	current, err := s.client.CoreV1().Endpoints(metav1.NamespaceDefault).Get(ctx, name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		_, err = s.client.CoreV1().Endpoints(metav1.NamespaceDefault).Create(ctx, endpoints, metav1.CreateOptions{})
-	case err == nil && !apiequality.Semantic.DeepEqual(current.Subsets, endpoints.Subsets):
-		changed := current.DeepCopy()
-		changed.Subsets = endpoints.Subsets
-		_, err = s.client.CoreV1().Endpoints(metav1.NamespaceDefault).Update(ctx, changed, metav1.UpdateOptions{})
+	addresses, err := s.servers()
+	if err != nil {
+		return err
 	}
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("publish endpoints of the API: %w", err)
-	}
-	return s.ensureKubernetesSlice(ctx, name)
-}
-
-func (s *Server) ensureKubernetesSlice(ctx context.Context, name string) error {
-	family := discoveryv1.AddressTypeIPv4
-	if s.config.AdvertiseAddress.Is6() {
-		family = discoveryv1.AddressTypeIPv6
-	}
-	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
-		AddressType: family,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{s.config.AdvertiseAddress.String()}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("https"), Port: ptr.To(int32(s.config.AdvertisePort)), Protocol: ptr.To(corev1.ProtocolTCP)}},
-	}
-	slices := s.client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
-	current, err := slices.Get(ctx, name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		_, err = slices.Create(ctx, slice, metav1.CreateOptions{})
-	case err == nil && (!apiequality.Semantic.DeepEqual(current.Endpoints, slice.Endpoints) || !apiequality.Semantic.DeepEqual(current.Ports, slice.Ports)):
-		changed := current.DeepCopy()
-		changed.Endpoints, changed.Ports = slice.Endpoints, slice.Ports
-		_, err = slices.Update(ctx, changed, metav1.UpdateOptions{})
-	}
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("publish endpoint slice of the API: %w", err)
-	}
-	return nil
+	return s.publishEndpoints(ctx, addresses)
 }
 
 // ensureDNSService makes the service that stands for cluster DNS, which every

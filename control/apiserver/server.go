@@ -311,7 +311,11 @@ func (s *Server) Run(ctx context.Context) error {
 	s.chain.Store(&chain)
 	s.informers.StartWithContext(ctx)
 	var loops sync.WaitGroup
-	loops.Go(func() { s.bootstrap(ctx) })
+	loops.Go(func() {
+		if s.bootstrap(ctx); ctx.Err() == nil {
+			s.publish(ctx)
+		}
+	})
 	for _, loop := range s.background {
 		loops.Go(func() { loop(ctx) })
 	}
