@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -48,9 +49,16 @@ type Local struct {
 	// this one. It is asked for each new connection and again while one is used.
 	// Calls reach the handler from every member of the same authority.
 	Admits func(memberID string) bool
+	// Lost, if not nil, may be told that a connection of that member ended, as it
+	// does when its process dies. It does not block.
+	Lost func(memberID string)
 	// Log is for the libraries; it says less as they repeat themselves.
 	Log hclog.Logger
 }
 
 // ErrUnreachable: the member could not be reached, it did not see the request.
 var ErrUnreachable = errors.New("member cannot be reached")
+
+// ErrNobodyListens is an ErrUnreachable for which the member's machine itself
+// says that nobody uses the member's port: its process has ended.
+var ErrNobodyListens = fmt.Errorf("%w: nobody listens there", ErrUnreachable)

@@ -30,11 +30,12 @@ type Options struct {
 	Join bool
 
 	// HeartbeatTimeout is how long a member hears nothing from its leader before
-	// it wants another one. Heartbeats are sent ten times as often.
-	HeartbeatTimeout time.Duration // default 500 ms
+	// it wants another one by itself. Heartbeats are sent five to ten times as
+	// often; the members agree on an outage after two fifths of it.
+	HeartbeatTimeout time.Duration // default 1 s
 	// LeaderLeaseTimeout is how long a leader hears nothing from a majority
 	// before it gives up; not longer than HeartbeatTimeout.
-	LeaderLeaseTimeout time.Duration // default four fifths of HeartbeatTimeout
+	LeaderLeaseTimeout time.Duration // default half of HeartbeatTimeout
 
 	// HistoryAge, HistoryEvents and HistoryBytes bound the events kept for
 	// watches and reads in the past. The leader compacts when any is exceeded.
@@ -117,7 +118,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"StallTimeout", (*int64)(&o.StallTimeout), int64(2 * time.Second)},
 		{"SlowWrite", (*int64)(&o.SlowWrite), int64(time.Second)},
 		{"TardyWrite", (*int64)(&o.TardyWrite), int64(200 * time.Millisecond)},
-		{"HeartbeatTimeout", (*int64)(&o.HeartbeatTimeout), int64(500 * time.Millisecond)},
+		{"HeartbeatTimeout", (*int64)(&o.HeartbeatTimeout), int64(time.Second)},
 	} {
 		if *d.value < 0 {
 			return o, fmt.Errorf("Options.%s is negative", d.name)
@@ -127,7 +128,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	if o.LeaderLeaseTimeout == 0 {
-		o.LeaderLeaseTimeout = o.HeartbeatTimeout / 5 * 4
+		o.LeaderLeaseTimeout = o.HeartbeatTimeout / 2
 	}
 	if o.HeartbeatTimeout < 50*time.Millisecond {
 		return o, fmt.Errorf("Options.HeartbeatTimeout is %s: it must be at least 50 ms", o.HeartbeatTimeout)

@@ -24,9 +24,9 @@ const (
 	// after which a member asks the others; heartbeats come each tenth to fifth.
 	silencePart = 2.0 / 5
 	// probePart bounds that question, likewise.
-	probePart = 3.0 / 10
-	// outageTicks is how often in a HeartbeatTimeout a member looks.
-	outageTicks = 10
+	probePart = 3.0 / 20
+	// lookPart is how often a member looks while the leader is silent, likewise.
+	lookPart = 1.0 / 20
 )
 
 // situation is what a voter thinks of the leader, and how long its log is.
@@ -79,10 +79,14 @@ func (s *Store) watchOutage() {
 	if s.options.Network == nil {
 		return
 	}
-	pause := s.options.HeartbeatTimeout / outageTicks
 	for {
+		quiet := time.Until(s.raft.LastContact().Add(s.part(silencePart)))
 		select {
-		case <-time.After(pause):
+		case <-time.After(max(quiet, s.part(lookPart))):
+		case id := <-s.gone:
+			if !s.ended(id) {
+				continue
+			}
 		case <-s.closing:
 			return
 		}
@@ -99,10 +103,61 @@ func (s *Store) watchOutage() {
 	}
 }
 
-// silent reports that no leader was heard of for a while.
+// lost hears from the network that a connection of a member ended.
+func (s *Store) lost(id string) {
+	select {
+	case s.gone <- id:
+	default: // one is looked after already
+	}
+}
+
+// ended reports, and remembers, that the process of a member which led has
+// ended: its machine says that nobody listens at its port.
+func (s *Store) ended(id string) bool {
+	address, leader := s.raft.LeaderWithID()
+	if string(leader) != id || id == s.id.ID {
+		return false
+	}
+	heard := s.raft.LastContact()
+	ctx, cancel := context.WithTimeout(s.ctx, s.part(probePart))
+	defer cancel()
+	for {
+		_, err := s.askSituation(ctx, id, string(address))
+		if errors.Is(err, ErrNobodyListens) {
+			s.died.Store(&death{heard: heard})
+			return true
+		}
+		if err == nil {
+			return false
+		}
+		select { // other connections of a dead process end a moment later
+		case <-time.After(s.part(lookPart) / 5):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// death says that the leader's process ended after this member last heard of
+// a leader.
+type death struct{ heard time.Time }
+
+// silent reports that no leader was heard of for a while, or that its process
+// has ended.
 func (s *Store) silent() bool {
-	limit := time.Duration(float64(s.options.HeartbeatTimeout) * silencePart)
-	return s.raft.State() != raft.Leader && time.Since(s.raft.LastContact()) > limit
+	if s.raft.State() == raft.Leader {
+		return false
+	}
+	heard := s.raft.LastContact()
+	if d := s.died.Load(); d != nil && d.heard.Equal(heard) {
+		return true
+	}
+	return time.Since(heard) > s.part(silencePart)
+}
+
+// part is a part of HeartbeatTimeout.
+func (s *Store) part(of float64) time.Duration {
+	return time.Duration(float64(s.options.HeartbeatTimeout) * of)
 }
 
 // outage asks the leader and the other voters, and decides.
@@ -111,7 +166,7 @@ func (s *Store) outage() bool {
 	if _, votes := voters[s.id.ID]; !votes || len(voters) == 1 {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, time.Duration(float64(s.options.HeartbeatTimeout)*probePart))
+	ctx, cancel := context.WithTimeout(s.ctx, s.part(probePart))
 	defer cancel()
 	type answer struct {
 		id string

@@ -53,10 +53,7 @@ func (n *notices) committed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for p := range n.pipelines {
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
+		p.notice()
 	}
 }
 
@@ -76,7 +73,7 @@ type promptPipeline struct {
 	closed    chan struct{}
 	close     func() error // once
 
-	mu   sync.Mutex // orders the messages; guards sent
+	turn chan struct{} // holds one: orders the messages and guards sent
 	sent position
 }
 
@@ -88,7 +85,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	}
 	p := &promptPipeline{
 		AppendPipeline: inner, transport: t,
-		wake: make(chan struct{}, 1), answers: make(chan raft.AppendFuture), closed: make(chan struct{}),
+		wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), answers: make(chan raft.AppendFuture), closed: make(chan struct{}),
 	}
 	p.close = sync.OnceValue(func() error {
 		t.notices.remove(p)
@@ -97,7 +94,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	})
 	if acknowledged, ok := t.progress.Load(id); ok {
 		p.sent = acknowledged.(position)
-		p.wake <- struct{}{} // a commit may have come between
+		p.notice() // a commit may have come between
 	}
 	t.notices.add(p)
 	t.running.Go(p.tellCommits)
@@ -107,10 +104,40 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 
 // AppendEntries implements raft.AppendPipeline.
 func (p *promptPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if !p.take() {
+		return nil, raft.ErrPipelineShutdown
+	}
+	defer p.give()
 	p.sent = positionAfter(args)
-	return p.AppendPipeline.AppendEntries(args, resp)
+	future, err := p.AppendPipeline.AppendEntries(args, resp)
+	if r := p.transport.raft.Load(); r != nil && r.CommitIndex() > p.sent.told {
+		p.notice() // it came while raft made the message
+	}
+	return future, err
+}
+
+// take waits for the turn to send, give ends it. It is not a mutex because who
+// has the turn may wait for the other member. take reports false when the
+// pipeline is closed.
+func (p *promptPipeline) take() bool {
+	select {
+	case p.turn <- struct{}{}:
+		return true
+	case <-p.closed:
+		return false
+	case <-p.transport.closed:
+		return false
+	}
+}
+
+func (p *promptPipeline) give() { <-p.turn }
+
+// notice asks for tell, without waiting.
+func (p *promptPipeline) notice() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Consumer implements raft.AppendPipeline.
@@ -159,8 +186,10 @@ func (p *promptPipeline) tellCommits() {
 // to raft like any other.
 func (p *promptPipeline) tell() {
 	r := p.transport.raft.Load()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if !p.take() {
+		return
+	}
+	defer p.give()
 	if r == nil || p.sent.term == 0 {
 		return
 	}

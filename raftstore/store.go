@@ -47,10 +47,12 @@ type Store struct {
 	removed  atomic.Bool            // the cluster removed this member
 
 	stalled atomic.Pointer[error] // the disk hangs right now
+	died    atomic.Pointer[death] // of the leader's process
 	ready   atomic.Bool
 
 	notify    chan bool // raft's word on leadership
 	observed  chan raft.Observation
+	gone      chan string   // a member whose connection ended
 	started   chan struct{} // closed when raft is there
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -74,7 +76,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, leadership: newLeadership(), metrics: newMetrics(),
-		notify: make(chan bool, 8), observed: make(chan raft.Observation, 1), started: make(chan struct{}),
+		notify: make(chan bool, 8), observed: make(chan raft.Observation, 1), gone: make(chan string, 1), started: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.closing = s.ctx.Done()
@@ -200,7 +202,7 @@ func (s *Store) connect() error {
 		return nil
 	}
 	inner, err := s.options.Network.Start(Local{
-		ID: s.id.ID, Address: s.options.Address, Admits: s.admits, Log: s.hclog("transport"),
+		ID: s.id.ID, Address: s.options.Address, Admits: s.admits, Lost: s.lost, Log: s.hclog("transport"),
 	}, s.serve)
 	if err != nil {
 		return fmt.Errorf("connect to other members: %w", errors.Join(err, s.options.Network.Close()))
@@ -233,7 +235,7 @@ func (s *Store) raftConfig() *raft.Config {
 	c.ElectionTimeout = c.HeartbeatTimeout
 	// Followers hear of commits at once, see promptPipeline; this is for the
 	// moments in which there is no pipeline.
-	c.CommitTimeout = 100 * time.Millisecond
+	c.CommitTimeout = 500 * time.Millisecond
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	// Snapshots and cutting the log are the archivist's work.

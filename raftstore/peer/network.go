@@ -219,6 +219,9 @@ type admittedConn struct {
 // Read implements net.Conn.
 func (c *admittedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if err != nil && c.network.local.Lost != nil && c.network.ctx.Err() == nil {
+		c.network.local.Lost(c.member)
+	}
 	if err == nil && !c.calls && !c.network.local.Admits(c.member) {
 		return 0, fmt.Errorf("%q is not a member of this store any more", c.member)
 	}

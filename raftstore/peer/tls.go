@@ -120,7 +120,11 @@ func (n *Network) dial(ctx context.Context, memberID, address, protocol string) 
 	dialer := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: keepAlive, Control: limitUnacknowledged}
 	plain, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: member %s: %w", raftstore.ErrUnreachable, memberID, err)
+		kind := raftstore.ErrUnreachable
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			kind = raftstore.ErrNobodyListens
+		}
+		return nil, fmt.Errorf("%w: member %s: %w", kind, memberID, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
