@@ -19,8 +19,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/skiff-run/skiff/agent"
-	"github.com/skiff-run/skiff/agent/apiclient"
 	"github.com/skiff-run/skiff/agent/node"
+	"github.com/skiff-run/skiff/internal/apiclient"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/tracking"
@@ -83,15 +83,15 @@ func run(ctx context.Context, c *config.Agent) error {
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}
-	rest, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-agent/"+daemon.Version)
+	connection, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-agent/"+daemon.Version, logger)
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(rest)
+	client, err := kubernetes.NewForConfig(connection.Config)
 	if err != nil {
-		return fmt.Errorf("client for %s: %w", rest.Host, err)
+		return fmt.Errorf("client for %s: %w", connection.Config.Host, err)
 	}
-	ip, err := nodeIP(c, rest.Host)
+	ip, err := nodeIP(c, connection.Config.Host)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,7 @@ func run(ctx context.Context, c *config.Agent) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.Run(ctx) })
+	group.Go(func() error { return connection.Follow(ctx) })
 	group.Go(func() error {
 		daemon.Watchdog(ctx, logger, func(ctx context.Context) error { _, err := containers.Version(ctx, ""); return err })
 		return nil

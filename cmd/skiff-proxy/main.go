@@ -12,9 +12,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/skiff-run/skiff/internal/apiclient"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/tracking"
@@ -71,14 +72,11 @@ func run(ctx context.Context, c *config.Proxy) error {
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}
-	clientConfig, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	connection, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-proxy/"+daemon.Version, logger)
 	if err != nil {
-		return fmt.Errorf("kubeconfig %s: %w", c.Kubeconfig, err)
+		return err
 	}
-	clientConfig.UserAgent = "skiff-proxy/" + daemon.Version
-	clientConfig.ContentType = "application/vnd.kubernetes.protobuf"
-	clientConfig.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	client, err := kubernetes.NewForConfig(clientConfig)
+	client, err := kubernetes.NewForConfig(connection.Config)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
@@ -103,7 +101,10 @@ func run(ctx context.Context, c *config.Proxy) error {
 		return err
 	}
 	logger.Info("starting", "node", name, "mode", c.Mode, "version", daemon.Version)
-	return p.Run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.Run(ctx) })
+	group.Go(func() error { return connection.Follow(ctx) })
+	return group.Wait()
 }
 
 // backendOptions converts what Validate has checked.

@@ -69,6 +69,7 @@ func New(config Config) *Operations {
 		"GET " + operator.JoinPath:         o.terms,
 		"POST " + operator.JoinControlPath: o.joinControl,
 		"POST " + operator.JoinWorkerPath:  o.joinWorker,
+		"GET " + operator.ServersPath:      o.servers,
 		"GET " + operator.StatusPath:       o.status,
 	} {
 		o.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -158,6 +159,11 @@ func requester(r *http.Request) string {
 func hasGroup(r *http.Request, group string) bool {
 	who, known := r.Context().Value(asker{}).(user.Info)
 	return known && slices.Contains(who.GetGroups(), group)
+}
+
+// servers tells agents and proxies where else they find the API.
+func (o *Operations) servers(r *http.Request) (any, error) {
+	return operator.Servers{Addresses: o.controlAddresses(r.Context())}, nil
 }
 
 // controlAddresses are host:port of every API server, this one first.

@@ -4,7 +4,7 @@
 // JSON over HTTPS; an error is a metav1.Status, as everywhere in the API.
 package operator
 
-// Paths of the API server. What is not below JoinPath is for administrators.
+// Paths of the API server. What is not below JoinPath, nor ServersPath, is for administrators.
 const (
 	// Root is the prefix of all.
 	Root = "/skiff.dev/v1"
@@ -14,6 +14,8 @@ const (
 	// holders of a token of its role, and answer with a ControlGrant or a WorkerGrant.
 	JoinControlPath = JoinPath + "/control"
 	JoinWorkerPath  = JoinPath + "/worker"
+	// ServersPath answers GET with Servers to everybody who is known to the API.
+	ServersPath = Root + "/servers"
 	// StatusPath answers GET with a Status.
 	StatusPath = Root + "/status"
 )
@@ -39,4 +41,10 @@ func (r Role) Group() string {
 		return ControlGroup
 	}
 	return WorkerGroup
+}
+
+// Servers are the API servers of a cluster.
+type Servers struct {
+	// Addresses are host:port of each.
+	Addresses []string `json:"addresses"`
 }

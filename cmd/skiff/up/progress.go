@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/skiff-run/skiff/agent/apiclient"
+	"github.com/skiff-run/skiff/internal/apiclient"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/operator"
 )
@@ -45,7 +46,10 @@ func (p *progress) client() (kubernetes.Interface, string, error) {
 	var err error
 	if p.configurations.role == operator.Worker {
 		agent := p.configurations.agent
-		connection, err = apiclient.Load(agent.Kubeconfig, agent.ControlAddresses, "skiff/"+daemon.Version)
+		var worker *apiclient.Connection
+		if worker, err = apiclient.Load(agent.Kubeconfig, agent.ControlAddresses, "skiff/"+daemon.Version, slog.New(slog.DiscardHandler)); err == nil {
+			connection = worker.Config
+		}
 	} else {
 		connection, err = clientcmd.BuildConfigFromFlags("", p.options.AdminKubeconfig())
 	}

@@ -29,6 +29,8 @@ func people() []rbacv1.ClusterRole {
 			on("create", "authentication", "selfsubjectreviews")),
 		clusterRole("system:public-info-viewer", at("get", "/livez", "/readyz", "/healthz", "/version", "/version/")),
 
+		// Agents and proxies ask where else they find the API.
+		clusterRole("skiff:servers", at("get", "/skiff.dev/v1/servers")),
 		// A token's holder may ask what it is for, and join in that role.
 		clusterRole("skiff:join-control", at("get", "/skiff.dev/v1/join"), at("post", "/skiff.dev/v1/join/control")),
 		clusterRole("skiff:join-worker", at("get", "/skiff.dev/v1/join"), at("post", "/skiff.dev/v1/join/worker")),

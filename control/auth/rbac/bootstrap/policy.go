@@ -46,6 +46,7 @@ func ClusterRoleBindings() []rbacv1.ClusterRoleBinding {
 		// Nodes are authorized one by one, see the node authorizer.
 		bindCluster("system:node"),
 		bindCluster("system:service-account-issuer-discovery", group(accounts)),
+		bindCluster("skiff:servers", group(authenticated)),
 		bindCluster("skiff:join-control", group("system:bootstrappers:skiff:control")),
 		bindCluster("skiff:join-worker", group("system:bootstrappers:skiff:worker")),
 	}
