@@ -92,8 +92,11 @@ func (i *identities) authenticator(audiences authenticator.Audiences, objects to
 	h := i.requestHeader
 	known := requestunion.New(
 		insideAuthenticator{},
-		headerrequest.NewDynamicVerifyOptionsSecure(h.CAContentProvider.VerifyOptions, h.AllowedClientNames, h.UsernameHeaders, h.UIDHeaders, h.GroupHeaders, h.ExtraHeaderPrefixes),
-		x509.NewDynamic(i.clientCA.VerifyOptions, x509.CommonNameUserConversion),
+		headerAuthenticator{
+			headerrequest.NewDynamicVerifyOptionsSecure(h.CAContentProvider.VerifyOptions, h.AllowedClientNames, h.UsernameHeaders, h.UIDHeaders, h.GroupHeaders, h.ExtraHeaderPrefixes),
+			h.UsernameHeaders.Value,
+		},
+		newCertificateAuthenticator(x509.NewDynamic(i.clientCA.VerifyOptions, x509.CommonNameUserConversion)),
 		bearertoken.New(tokens), websocket.NewProtocolAuthenticator(tokens),
 	)
 	return requestunion.NewFailOnError(group.NewAuthenticatedGroupAdder(known), anonymous.NewAuthenticator(nil)), nil

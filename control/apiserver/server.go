@@ -16,10 +16,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/util/sets"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/informers"
@@ -94,6 +92,9 @@ type Server struct {
 	types      map[reflect.Type]bool
 	sources    []source
 	chain      atomic.Pointer[http.Handler]
+	// serving ends when the server begins to stop.
+	serving     context.Context
+	stopServing context.CancelFunc
 	// complete is closed once the objects every cluster has are there.
 	complete chan struct{}
 }
@@ -121,6 +122,7 @@ func (s *Server) Client() kubernetes.Interface { return s.client }
 // New assembles a server; Run serves it.
 func New(config Config) (*Server, error) {
 	s := &Server{config: config, types: map[reflect.Type]bool{}, complete: make(chan struct{})}
+	s.serving, s.stopServing = context.WithCancel(context.Background())
 	if err := s.assemble(); err != nil {
 		s.close()
 		return nil, err
@@ -246,8 +248,8 @@ func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*
 	c.PublicAddress = s.config.AdvertiseAddress.AsSlice()
 	c.ExternalAddress = net.JoinHostPort(s.config.AdvertiseAddress.String(), fmt.Sprint(s.config.AdvertisePort))
 	c.RESTOptionsGetter = deps.RESTOptions
-	c.LongRunningFunc = filters.BasicLongRunningRequestCheck(
-		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+	c.LongRunningFunc = longRunning
+	c.BuildHandlerChainFunc = s.handlerChain
 	c.ShutdownDelayDuration = 0
 	c.EnableContentionProfiling = false
 
@@ -305,6 +307,8 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer s.close()
 	defer end(nil)
+	defer s.stopServing()
+	context.AfterFunc(ctx, s.stopServing)
 	s.identities.reload(ctx)
 	prepared := s.generic.PrepareRun()
 	chain := http.Handler(s.generic.Handler)

@@ -1,0 +1,37 @@
+package apiserver
+
+import (
+	"context"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/filters"
+
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// longRunning says which requests last as long as their clients like.
+var longRunning = filters.BasicLongRunningRequestCheck(
+	sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+
+// handlerChain is upstream's, but that watches, logs and streams end as soon as
+// the server begins to stop, so that their clients go to another server at once
+// instead of holding this one until it is killed.
+func (s *Server) handlerChain(api http.Handler, c *genericapiserver.Config) http.Handler {
+	return genericapiserver.DefaultBuildHandlerChain(s.endingWithServer(api), c)
+}
+
+func (s *Server) endingWithServer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		info, known := apirequest.RequestInfoFrom(request.Context())
+		if !known || !longRunning(request, info) {
+			next.ServeHTTP(w, request)
+			return
+		}
+		ctx, cancel := context.WithCancel(request.Context())
+		defer cancel()
+		defer context.AfterFunc(s.serving, cancel)()
+		next.ServeHTTP(w, request.WithContext(ctx))
+	})
+}
