@@ -8,11 +8,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// minTrailing is how many entries stay in the log of a member of several after
-// a snapshot, so that a follower which was away for a moment need not be sent
-// the whole state.
-const minTrailing = 20_000
-
 // snapshotPause is how long the archivist rests after a failed snapshot.
 const snapshotPause = 30 * time.Second
 
@@ -96,7 +91,7 @@ func (a *archivist) cut(index uint64) error {
 		return err
 	}
 	if !a.store.alone() {
-		index = min(index, last-min(last, minTrailing))
+		index = min(index, last-min(last, uint64(a.store.options.TrailingEntries)))
 	}
 	if first == 0 || index < first {
 		return nil

@@ -72,13 +72,24 @@ func sameCluster(own, theirs, member string) error {
 	return nil
 }
 
-// turnAway answers a refused message. A snapshot's data has to be read from the
-// connection first.
+// turnAway answers a refused message.
 func turnAway(rpc raft.RPC, reason error) {
+	drain(rpc)
+	rpc.Respond(nil, reason)
+}
+
+// answerUnread answers a message whose snapshot is not wanted.
+func answerUnread(rpc raft.RPC, answer any) {
+	drain(rpc)
+	rpc.Respond(answer, nil)
+}
+
+// drain reads a snapshot's data from the connection, so that the next message
+// can be read.
+func drain(rpc raft.RPC) {
 	if rpc.Reader != nil {
 		_, _ = io.Copy(io.Discard, rpc.Reader) // if it fails the connection is gone anyway
 	}
-	rpc.Respond(nil, reason)
 }
 
 // ClusterID names the cluster this member belongs to, "" while it waits to be

@@ -48,6 +48,9 @@ type Options struct {
 	// since the last one.
 	SnapshotEntries int64 // default 20,000
 	SnapshotBytes   int64 // default 64 MiB
+	// TrailingEntries stay in the log of a member of several after a snapshot, so
+	// that a member which was away for a moment need not be sent the whole state.
+	TrailingEntries int64 // default 20,000
 	// SegmentSize is the size of one log file.
 	SegmentSize int // default 32 MiB
 
@@ -114,6 +117,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"HistoryBytes", &o.HistoryBytes, 32 << 20},
 		{"SnapshotEntries", &o.SnapshotEntries, 20_000},
 		{"SnapshotBytes", &o.SnapshotBytes, 64 << 20},
+		{"TrailingEntries", &o.TrailingEntries, 20_000},
 		{"HistoryAge", (*int64)(&o.HistoryAge), int64(5 * time.Minute)},
 		{"StallTimeout", (*int64)(&o.StallTimeout), int64(2 * time.Second)},
 		{"SlowWrite", (*int64)(&o.SlowWrite), int64(time.Second)},

@@ -18,8 +18,8 @@ const snapshotsKept = 2
 // restored is the state at the start, before raft replays the log.
 type restored struct {
 	fsm *fsm
-	// index is the log index of the snapshot, 0 without one.
-	index uint64
+	// index and term are the snapshot's last log entry, 0 without one.
+	index, term uint64
 }
 
 // restoreNewest loads the newest snapshot that can be read completely. A
@@ -37,7 +37,7 @@ func restoreNewest(snapshots *disk.Snapshots, log *disk.Log, logger *slog.Logger
 		machine := newFSM()
 		meta, err := restoreOne(snapshots, id, machine)
 		if err == nil {
-			found = restored{fsm: machine, index: meta.Index}
+			found = restored{fsm: machine, index: meta.Index, term: meta.Term}
 			break
 		}
 		if firstDamage == nil {

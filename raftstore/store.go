@@ -142,6 +142,9 @@ func (s *Store) openDisk() error {
 	if err != nil {
 		return err
 	}
+	if err := settleLog(s.wal, restored); err != nil {
+		return fmt.Errorf("settle the log with the snapshot at %d: %w", restored.index, err)
+	}
 	s.fsm = restored.fsm
 	s.state = s.fsm.state
 	if s.options.Inject != nil {
@@ -198,7 +201,7 @@ func (s *Store) start() error {
 // started.
 func (s *Store) connect() error {
 	if s.options.Network == nil {
-		s.transport = newTransport(loneTransport(s.id.ID), s.gate())
+		s.transport = newTransport(loneTransport(s.id.ID), s.gate(), s.received)
 		return nil
 	}
 	inner, err := s.options.Network.Start(Local{
@@ -207,7 +210,7 @@ func (s *Store) connect() error {
 	if err != nil {
 		return fmt.Errorf("connect to other members: %w", errors.Join(err, s.options.Network.Close()))
 	}
-	s.transport = newTransport(inner, s.gate())
+	s.transport = newTransport(inner, s.gate(), s.received)
 	return nil
 }
 

@@ -24,11 +24,13 @@ const retryPause = 50 * time.Millisecond
 //     after each failure up to ten seconds; here a message to a silent member
 //     is repeated until it is answered or the leader's term is over.
 //   - Followers learn of a commit when it happens, see promptPipeline.
+//   - A snapshot this member has already is not installed, see Store.installing.
 //   - Members of another cluster are turned away, see clusterGate.
 //   - The store itself can hand raft a message, see callElection.
 type transport struct {
 	Transport
 	gate     *clusterGate
+	received func(raft.RPC) bool // sees each message first, may answer it; nil for none
 	consumer chan raft.RPC
 	closed   chan struct{}
 	close    func() error // once
@@ -42,8 +44,8 @@ type transport struct {
 }
 
 // newTransport wraps the transport of a Network.
-func newTransport(inner Transport, gate *clusterGate) *transport {
-	t := &transport{Transport: inner, gate: gate, consumer: make(chan raft.RPC), closed: make(chan struct{})}
+func newTransport(inner Transport, gate *clusterGate, received func(raft.RPC) bool) *transport {
+	t := &transport{Transport: inner, gate: gate, received: received, consumer: make(chan raft.RPC), closed: make(chan struct{})}
 	t.close = sync.OnceValue(func() error {
 		close(t.closed)
 		err := inner.Close()
@@ -80,6 +82,9 @@ func (t *transport) forward() {
 		case rpc := <-t.Transport.Consumer():
 			if err := t.gate.refuse(rpc); err != nil {
 				t.running.Go(func() { turnAway(rpc, err) })
+				continue
+			}
+			if t.received != nil && t.received(rpc) {
 				continue
 			}
 			select {

@@ -83,14 +83,14 @@ func TestH1HeartbeatsUseTheMainLoop(t *testing.T) {
 	if !shortcut(func(inner *raft.NetworkTransport) Transport { return inner }) {
 		t.Error("the bare transport does not use the shortcut: this test proves nothing")
 	}
-	if shortcut(func(inner *raft.NetworkTransport) Transport { return newTransport(inner, oneCluster) }) {
+	if shortcut(func(inner *raft.NetworkTransport) Transport { return newTransport(inner, oneCluster, nil) }) {
 		t.Error("a heartbeat was handled beside the main loop")
 	}
 }
 
 func TestTransportKeepsPreVote(t *testing.T) {
 	t.Parallel()
-	var tr raft.Transport = newTransport(loneTransport("a"), oneCluster)
+	var tr raft.Transport = newTransport(loneTransport("a"), oneCluster, nil)
 	if _, ok := tr.(raft.WithPreVote); !ok {
 		t.Error("raft would disable pre-vote")
 	}
