@@ -33,6 +33,8 @@ const (
 type Dialer struct {
 	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	moved func(address string)
+	// patience is how long a dial waits while no address can be reached.
+	patience time.Duration
 	// turn is held by who tries the addresses: others wait, however many they are.
 	turn chan struct{}
 
@@ -43,7 +45,8 @@ type Dialer struct {
 	open      map[*connection]bool
 }
 
-// NewDialer returns a dialer for the addresses, of which there must be one.
+// NewDialer returns a dialer for the addresses, of which there must be one. It
+// fails as soon as it has tried all.
 func NewDialer(addresses []string) *Dialer {
 	d := &net.Dialer{
 		Timeout:         dialTimeout,
@@ -105,8 +108,7 @@ func (d *Dialer) after(address string) string {
 // DialContext ignores the address it is asked for and connects to an API
 // server. While none can be reached it waits, as long as patience lasts.
 func (d *Dialer) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	end := time.Now().Add(d.patience)
 	var last error
 	for {
 		select {
@@ -115,7 +117,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, _ string) (net.Conn, 
 			return nil, errors.Join(last, context.Cause(ctx))
 		}
 		conn, err := d.round(ctx, network)
-		if err != nil {
+		over := !time.Now().Before(end)
+		if err != nil && !over {
 			last = err
 			select {
 			case <-time.After(roundPause):
@@ -126,8 +129,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, _ string) (net.Conn, 
 		if err == nil {
 			return conn, nil
 		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("no API server can be reached: %w", last)
+		if over || ctx.Err() != nil {
+			return nil, fmt.Errorf("no API server can be reached: %w", err)
 		}
 	}
 }

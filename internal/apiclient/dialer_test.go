@@ -120,6 +120,7 @@ func TestRequestsWaitWhileNobodyCanBeReachedAndThenGoOnAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d, w := newDialer("a:1", "b:1")
+		d.patience = patience
 		w.set("a:1", "b:1")
 		const waiting = 20
 		var connected sync.WaitGroup
@@ -145,6 +146,10 @@ func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, w := newDialer("a:1")
 		w.set("a:1")
+		if _, err := d.DialContext(t.Context(), "tcp", "a:1"); err == nil || len(w.tried) != 1 {
+			t.Errorf("without patience: %v after %d attempts", err, len(w.tried))
+		}
+		d.patience = patience
 		begin := time.Now()
 		if _, err := d.DialContext(t.Context(), "tcp", "a:1"); err == nil {
 			t.Error("connected")

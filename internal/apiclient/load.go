@@ -68,6 +68,7 @@ func Load(kubeconfig string, addresses []string, userAgent string, logger *slog.
 		remembered: filepath.Join(filepath.Dir(kubeconfig), serversFile), logger: logger,
 	}
 	c.dialer = NewDialer(c.configured)
+	c.dialer.patience = patience
 	c.dialer.moved = func(address string) { logger.Info("moving to another API server", "address", address) }
 	if data, err := os.ReadFile(c.remembered); err == nil {
 		c.dialer.Set(unique(append(slices.Clone(c.configured), strings.Fields(string(data))...)))
