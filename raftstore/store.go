@@ -309,10 +309,10 @@ func (s *Store) close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.guard.Release()
 	if err := s.guard.Failed(); err != nil {
 		// Raft may be in a write that never returns: nobody can wait for it, and
 		// the process must end. What can still end does so behind.
-		s.guard.Release()
 		go func() {
 			ended := s.raft.Shutdown()
 			_ = s.disconnect()

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -91,23 +92,20 @@ func Linearizable(operations []*Operation, log *Log, timeout time.Duration) erro
 	if err := log.complete(); err != nil {
 		return err
 	}
-	used := map[int64]bool{}
-	for _, o := range operations {
-		if o.mutates() && o.Succeeded && o.Return != Never {
-			used[o.Revision] = true
-		}
-	}
+	deletions, _ := attributed(operations, log, nil)
 	var history []porcupine.Operation
 	for _, o := range operations {
 		if o.Kind == List || o.At != 0 {
 			continue
 		}
 		if o.Return == Never {
-			made := madeUnknown(o, log, used)
+			made := deletions[o]
+			if o.Kind == Put && len(log.values[o.Value]) > 0 {
+				made = log.values[o.Value][0]
+			}
 			if made == nil {
 				continue
 			}
-			used[made.Revision] = true
 			resolved := *o
 			resolved.Succeeded, resolved.Revision = true, made.Revision
 			o = &resolved
@@ -124,21 +122,62 @@ func Linearizable(operations []*Operation, log *Log, timeout time.Duration) erro
 	}
 }
 
-// madeUnknown finds the mutation of an operation whose outcome its client does
-// not know, nil if it was not made.
-func madeUnknown(o *Operation, log *Log, used map[int64]bool) *Event {
-	if o.Kind == Put {
-		if made := log.values[o.Value]; len(made) > 0 {
-			return made[0]
-		}
-		return nil
+// attributed finds for each deletion in the log that no client knows to have
+// made one of unknown outcome which may have made it, and the deletions for
+// which there is none. expires says which keys the store deletes on its own.
+func attributed(operations []*Operation, log *Log, expires func(key string) bool) (map[*Operation]*Event, []*Event) {
+	made := map[int64]bool{}
+	unknown := map[string][]*Operation{}
+	// seen[i] is when the i-th mutation had been seen by somebody.
+	seen := make([]int64, len(log.events)+1)
+	for i := range seen {
+		seen[i] = Never
 	}
-	for _, e := range log.keys[o.Key] {
-		if e.Delete && !used[e.Revision] {
-			return e
+	for _, o := range operations {
+		if o.Return == Never {
+			if o.Kind == Delete {
+				unknown[o.Key] = append(unknown[o.Key], o)
+			}
+			continue
+		}
+		if o.Kind == Delete && o.Succeeded {
+			made[o.Revision] = true
+		}
+		if n := atLeast(o) - log.first; n > 0 && int(n) < len(seen) {
+			seen[n] = min(seen[n], o.Return)
 		}
 	}
-	return nil
+	for i := len(seen) - 2; i >= 0; i-- {
+		seen[i] = min(seen[i], seen[i+1])
+	}
+	for _, calls := range unknown {
+		slices.SortFunc(calls, func(a, b *Operation) int { return compare(a.Call, b.Call) })
+	}
+	found := map[*Operation]*Event{}
+	var orphans []*Event
+	for _, e := range log.events {
+		if !e.Delete || made[e.Revision] {
+			continue
+		}
+		// One that expected just that version can have made no other.
+		var maker *Operation
+		before := revisionOf(log.at(e.Version.Key, e.Revision-1))
+		for _, o := range unknown[e.Version.Key] {
+			if found[o] != nil || o.Call > seen[e.Revision-log.first] || o.Expect != AnyRevision && o.Expect != before {
+				continue
+			}
+			if maker == nil || maker.Expect == AnyRevision && o.Expect != AnyRevision {
+				maker = o
+			}
+		}
+		switch {
+		case maker != nil:
+			found[maker] = e
+		case expires == nil || !expires(e.Version.Key):
+			orphans = append(orphans, e)
+		}
+	}
+	return found, orphans
 }
 
 // culprit names a key that is not a register and the operation at which the
@@ -185,6 +224,10 @@ func Expiries(operations []*Operation, log *Log, expires func(key string) bool) 
 		if o.Kind == Delete && o.Succeeded {
 			made[o.Revision] = true
 		}
+	}
+	unknown, _ := attributed(operations, log, expires)
+	for _, e := range unknown {
+		made[e.Revision] = true
 	}
 	var expired []*Operation
 	for _, e := range log.events {

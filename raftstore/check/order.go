@@ -190,8 +190,6 @@ func Durable(operations []*Operation, log *Log, expires func(key string) bool) e
 	}
 	v := &violations{name: "durability"}
 	puts := map[string]*Operation{}
-	deletions := map[int64]*Operation{}
-	unknown := map[string][]int64{} // calls of deletions whose outcome is unknown, by key
 	for _, o := range operations {
 		switch {
 		case !o.mutates():
@@ -200,10 +198,6 @@ func Durable(operations []*Operation, log *Log, expires func(key string) bool) e
 				v.add("the test wrote the value of %v twice: %v", o, other)
 			}
 			puts[o.Value] = o
-		case o.Return == Never:
-			unknown[o.Key] = append(unknown[o.Key], o.Call)
-		case o.Succeeded:
-			deletions[o.Revision] = o
 		}
 		if o.mutates() && o.Succeeded && o.Return != Never && log.event(o.Revision) == nil {
 			v.add("%v was lost: the log ends at %d", o, log.first+int64(len(log.events)))
@@ -223,16 +217,9 @@ func Durable(operations []*Operation, log *Log, expires func(key string) bool) e
 			v.add("%v is in the log as %v", o, made[0])
 		}
 	}
-	for _, e := range log.events {
-		if !e.Delete || deletions[e.Revision] != nil || expires(e.Version.Key) {
-			continue
-		}
-		calls := unknown[e.Version.Key]
-		if len(calls) == 0 {
-			v.add("%v was asked for by nobody", e)
-			continue
-		}
-		unknown[e.Version.Key] = calls[1:]
+	_, orphans := attributed(operations, log, expires)
+	for _, e := range orphans {
+		v.add("%v was asked for by nobody", e)
 	}
 	return v.err()
 }

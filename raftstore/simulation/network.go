@@ -137,7 +137,7 @@ func exchange[T any](from *endpoint, to string, timeout time.Duration, deliver f
 		return none, fmt.Errorf("member %s does not admit %s: %w", to, from.local.ID, errRefused)
 	}
 	answered := make(chan result, 1)
-	target.background.Go(func() {
+	target.spawn(func() {
 		if target.thawed(nil) != nil {
 			return
 		}
@@ -145,7 +145,7 @@ func exchange[T any](from *endpoint, to string, timeout time.Duration, deliver f
 		answered <- result{value, err}
 	})
 	if there.duplicate > 0 {
-		target.background.Go(func() {
+		target.spawn(func() {
 			if target.pause(there.duplicate) == nil && target.thawed(nil) == nil {
 				_, _ = deliver(target) // its answer goes nowhere
 			}
@@ -191,8 +191,9 @@ type endpoint struct {
 	ctx        context.Context // ends with the endpoint
 	cancel     context.CancelFunc
 
-	mu     sync.Mutex    // guards frozen
+	mu     sync.Mutex    // guards all below
 	frozen chan struct{} // closed when the process goes on; nil while it runs
+	ended  bool          // no goroutine begins any more
 }
 
 var _ raftstore.Network = (*endpoint)(nil)
@@ -206,6 +207,9 @@ func (n *network) newEndpoint() *endpoint {
 			delete(n.endpoints, e.local.ID)
 		}
 		n.mu.Unlock()
+		e.mu.Lock()
+		e.ended = true
+		e.mu.Unlock()
 		close(e.closed)
 		e.cancel()
 		return nil
@@ -231,6 +235,16 @@ func (e *endpoint) Close() error {
 	err := e.close()
 	e.background.Wait()
 	return err
+}
+
+// spawn runs f beside, unless the endpoint was closed: then f never runs, and
+// nobody may wait for it but together with closed.
+func (e *endpoint) spawn(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.ended {
+		e.background.Go(f)
+	}
 }
 
 func (e *endpoint) admits(member string) bool { return e.local.Admits == nil || e.local.Admits(member) }
@@ -304,7 +318,7 @@ func (e *endpoint) Call(ctx context.Context, member, _ string, request []byte) (
 		err    error
 	}
 	done := make(chan result, 1)
-	e.background.Go(func() {
+	e.spawn(func() {
 		answer, err := exchange(e, member, 10*time.Second, func(target *endpoint) ([]byte, error) {
 			handling, cancel := context.WithCancel(target.ctx)
 			defer cancel()
@@ -318,5 +332,7 @@ func (e *endpoint) Call(ctx context.Context, member, _ string, request []byte) (
 		return r.answer, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-e.closed:
+		return nil, errClosed
 	}
 }

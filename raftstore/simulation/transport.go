@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -146,7 +147,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress
 		transport: t, to: id,
 		flying: make(chan *appended, 128), answers: make(chan raft.AppendFuture), closed: make(chan struct{}),
 	}
-	t.endpoint.background.Go(p.order)
+	t.endpoint.spawn(p.order)
 	return p, nil
 }
 
@@ -158,6 +159,7 @@ type pipeline struct {
 	flying    chan *appended
 	answers   chan raft.AppendFuture
 	closed    chan struct{}
+	once      sync.Once
 }
 
 // appended is one message and, when done is closed, its answer.
@@ -169,7 +171,10 @@ type appended struct {
 	done     chan struct{}
 }
 
-func (a *appended) Error() error                          { <-a.done; return a.err }
+func (a *appended) Error() error {
+	<-a.done
+	return a.err
+}
 func (a *appended) Start() time.Time                      { return a.began }
 func (a *appended) Request() *raft.AppendEntriesRequest   { return a.request }
 func (a *appended) Response() *raft.AppendEntriesResponse { return a.response }
@@ -193,7 +198,7 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	}
 	t.endpoint.network.leads(args.Term, t.endpoint.local.ID)
 	command := message(args)
-	t.endpoint.background.Go(func() {
+	t.endpoint.spawn(func() {
 		answer, err := send[raft.AppendEntriesResponse](t, p.to, messageTimeout, command, nil)
 		a.err = into(resp, answer, err)
 		close(a.done)
@@ -205,7 +210,11 @@ func (p *pipeline) order() {
 	for {
 		select {
 		case a := <-p.flying:
-			<-a.done
+			select {
+			case <-a.done:
+			case <-p.transport.endpoint.closed:
+				return
+			}
 			select {
 			case p.answers <- a:
 			case <-p.closed:
@@ -224,12 +233,8 @@ func (p *pipeline) order() {
 // Consumer implements raft.AppendPipeline.
 func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
 
-// Close implements raft.AppendPipeline; raft and the store close once each.
+// Close implements raft.AppendPipeline.
 func (p *pipeline) Close() error {
-	select {
-	case <-p.closed:
-	default:
-		close(p.closed)
-	}
+	p.once.Do(func() { close(p.closed) })
 	return nil
 }

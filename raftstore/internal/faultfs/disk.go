@@ -3,8 +3,8 @@
 // being written, flips bits, fills up, hangs, and lies about having synced.
 //
 // A Disk is the platter and outlives processes. A process mounts it and uses
-// the FS it gets; when the process dies the FS is dead and every call on it
-// fails, while goroutines that have not noticed their death yet go on.
+// the FS it gets. When the process dies, its goroutines go on until they notice:
+// they read the files they had open as those were, and every other call fails.
 package faultfs
 
 import (
@@ -115,11 +115,33 @@ func (d *Disk) Kill() {
 }
 
 func (d *Disk) unmount() {
-	if d.mounted != nil {
-		close(d.mounted.dead)
-		d.mounted = nil
-	}
 	clear(d.locks)
+	if d.mounted == nil {
+		return
+	}
+	close(d.mounted.dead)
+	d.mounted = nil
+	// The dead keep the old inodes.
+	fresh := map[*inode]*inode{}
+	renew := func(n *inode) *inode {
+		if fresh[n] == nil {
+			fresh[n] = &inode{seen: slices.Clone(n.seen), durable: slices.Clone(n.durable), pending: slices.Clone(n.pending)}
+		}
+		return fresh[n]
+	}
+	for _, dir := range d.dirs {
+		for name, n := range dir.seen {
+			dir.seen[name] = renew(n)
+		}
+		for name, n := range dir.durable {
+			dir.durable[name] = renew(n)
+		}
+		for i := range dir.pending {
+			if n := dir.pending[i].node; n != nil {
+				dir.pending[i].node = renew(n)
+			}
+		}
+	}
 }
 
 // PowerLoss ends the process and forgets what was not synced. Of the unsynced

@@ -43,10 +43,11 @@ func (f *file) Size() (int64, error) {
 }
 
 func (f *file) ReadAt(p []byte, offset int64) (int, error) {
-	if err := f.enter("read"); err != nil {
-		return 0, err
-	}
+	f.fs.disk.mu.Lock() // a dead process reads what it had open
 	defer f.fs.disk.mu.Unlock()
+	if f.closed {
+		return 0, failed("read", f.path, os.ErrClosed)
+	}
 	if offset >= int64(len(f.node.seen)) {
 		return 0, io.EOF
 	}
@@ -132,10 +133,11 @@ func (f *file) Sync() error {
 }
 
 func (f *file) Close() error {
-	if err := f.enter("close"); err != nil {
-		return err
-	}
+	f.fs.disk.mu.Lock()
 	defer f.fs.disk.mu.Unlock()
+	if f.closed {
+		return failed("close", f.path, os.ErrClosed)
+	}
 	f.closed = true
 	return nil
 }
