@@ -23,8 +23,10 @@ CONFIG
       sleep 0.1
     done
   fi
+  # It stands in for docker.io altogether: an image it lacks is not found, at
+  # once, where there is no way to the real one.
   cat >"$dir/certs.d/docker.io/hosts.toml" <<HOSTS
-server = "https://registry-1.docker.io"
+server = "http://127.0.0.1:$port"
 [host."http://127.0.0.1:$port"]
   capabilities = ["pull", "resolve"]
 HOSTS

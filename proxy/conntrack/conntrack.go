@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/skiff-run/skiff/internal/dump"
 	"github.com/skiff-run/skiff/proxy/table"
 )
 
@@ -76,7 +77,7 @@ func (f Flows) Forget() (int, error) {
 	total := uint(0)
 	var errs []error
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, f)
+		n, err := dump.Whole(func() (uint, error) { return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, f) })
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delete stale UDP flows: %w", err))
 		}

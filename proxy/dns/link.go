@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/skiff-run/skiff/internal/dump"
 )
 
 // LinkName is the link that holds the DNS address: a bridge without ports,
@@ -30,7 +32,7 @@ func ensureLink(address netip.Addr) error {
 		return fmt.Errorf("find link %s for cluster DNS: %w", LinkName, err)
 	}
 	wanted := &netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}}
-	present, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	present, err := dump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", LinkName, err)
 	}

@@ -25,6 +25,8 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/skiff-run/skiff/internal/dump"
 )
 
 // Options configures the pod network of one machine.
@@ -164,7 +166,7 @@ func (n *Network) ensureBridge(gateways []netip.Prefix, mtu int) (int, error) {
 	if link.Type() != "bridge" {
 		return 0, fmt.Errorf("link %s is a %s and no bridge: remove it or configure another bridge name", name, link.Type())
 	}
-	have, err := n.host.AddrList(link, netlink.FAMILY_ALL)
+	have, err := dump.Whole(func() ([]netlink.Addr, error) { return n.host.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return 0, fmt.Errorf("addresses of bridge %s: %w", name, err)
 	}
@@ -204,7 +206,7 @@ func (n *Network) ensureBridge(gateways []netip.Prefix, mtu int) (int, error) {
 // defaultMTU is that of the link over which the machine reaches the world.
 func (n *Network) defaultMTU() int {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := n.host.RouteList(nil, family)
+		routes, err := dump.Whole(func() ([]netlink.Route, error) { return n.host.RouteList(nil, family) })
 		if err != nil {
 			continue
 		}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/skiff-run/skiff/internal/dump"
 )
 
 // Peer is another machine of the cluster.
@@ -40,7 +42,9 @@ func (n *Network) SetPeers(_ context.Context, peers []Peer) error {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := n.host.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+		routes, err := dump.Whole(func() ([]netlink.Route, error) {
+			return n.host.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list routes: %w", err))
 			continue

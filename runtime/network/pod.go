@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/skiff-run/skiff/internal/dump"
 )
 
 // HostPort forwards a port of the machine to a pod.
@@ -215,7 +217,7 @@ func (n *Network) Reconcile(ctx context.Context, alive []Pod) error {
 }
 
 func (n *Network) removePorts(bridge int, keep map[string]bool) error {
-	links, err := n.host.LinkList()
+	links, err := dump.Whole(n.host.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

@@ -39,7 +39,7 @@ func makeImages(dir string) error {
 }
 
 // Registry runs a registry with the test images on the host's loopback and
-// returns the folder of hosts.toml files that makes it docker.io's mirror.
+// returns the folder of hosts.toml files that makes it stand in for docker.io.
 func (h *Host) Registry() string {
 	h.t.Helper()
 	data := Images(h.t)
@@ -51,7 +51,7 @@ func (h *Host) Registry() string {
 	}
 	h.t.Cleanup(stop)
 	dir := h.t.TempDir()
-	hosts := fmt.Sprintf("server = \"https://registry-1.docker.io\"\n[host.\"http://127.0.0.1:%d\"]\n  capabilities = [\"pull\", \"resolve\"]\n", registryPort)
+	hosts := fmt.Sprintf("server = \"http://127.0.0.1:%[1]d\"\n[host.\"http://127.0.0.1:%[1]d\"]\n  capabilities = [\"pull\", \"resolve\"]\n", registryPort)
 	if err := os.MkdirAll(filepath.Join(dir, "docker.io"), 0o755); err != nil {
 		h.t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package up
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -87,6 +89,12 @@ func (p *progress) untilReady(ctx context.Context) error {
 	if err := poll(ctx, func() bool { return nodeReady(ctx, client, node, p.since) }); err != nil {
 		return fmt.Errorf("wait for node %s to be Ready: %w", node, err)
 	}
+	if p.configurations.role != operator.Worker {
+		var problem error
+		if err := poll(ctx, func() bool { problem = markControl(ctx, client, node); return problem == nil }); err != nil {
+			return fmt.Errorf("label node %s: %w", node, errors.Join(err, problem))
+		}
+	}
 	p.step("agent", "node "+node+" is Ready")
 
 	if port := p.configurations.proxy.HealthPort; port != 0 {
@@ -112,6 +120,14 @@ func nodeReady(ctx context.Context, client kubernetes.Interface, name string, si
 		}
 	}
 	return false
+}
+
+// markControl gives the node of a control machine its role, as kubeadm does: a
+// node may not give it to itself.
+func markControl(ctx context.Context, client kubernetes.Interface, name string) error {
+	const patch = `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`
+	_, err := client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
 }
 
 func healthy(ctx context.Context, url string) bool {
