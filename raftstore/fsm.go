@@ -27,6 +27,8 @@ type fsm struct {
 	index mark
 	// committed is called before a batch is executed: entries were committed.
 	committed func()
+	// reconfigured is called when the members have changed.
+	reconfigured func()
 	// applied is called after each publication, for housekeeping.
 	applied func(*mvcc.View)
 	// origin is this member's in this run. executed is told of its batches once
@@ -42,7 +44,7 @@ type fsm struct {
 
 func newFSM() *fsm {
 	return &fsm{
-		state: mvcc.New(), sessions: sessions{}, committed: func() {}, applied: func(*mvcc.View) {}, fatal: func(error) {},
+		state: mvcc.New(), sessions: sessions{}, committed: func() {}, reconfigured: func() {}, applied: func(*mvcc.View) {}, fatal: func(error) {},
 		executed: func(uint64, answers) {}, recovered: func(map[uint64]command.Result) {},
 	}
 }
@@ -65,7 +67,8 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	var own []execution
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
-			continue // a configuration, which is raft's own business
+			f.reconfigured() // that is raft's own business
+			continue
 		}
 		batch, err := command.Decode(l.Data)
 		if err != nil {

@@ -23,6 +23,9 @@ type identity struct {
 	// Members of different clusters do not talk to each other, even if their
 	// certificates would let them.
 	ClusterID string `json:"clusterID,omitempty"`
+	// Joins says that this member was made to join a cluster: it never founds one,
+	// whatever the configuration says later.
+	Joins bool `json:"joins,omitempty"`
 	// Removed says that the cluster removed this member.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -44,7 +47,7 @@ func loadIdentity(fs disk.FS, dir, wanted string, join bool) (identity, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		id = newIdentity(wanted)
 		if join {
-			id.ClusterID = ""
+			id.ClusterID, id.Joins = "", true
 		}
 		return id, id.keep(fs, dir)
 	}
@@ -55,7 +58,7 @@ func loadIdentity(fs disk.FS, dir, wanted string, join bool) (identity, error) {
 		return identity{}, fmt.Errorf("%s belongs to member %q, the configuration says %q: correct memberID, or give this member an empty directory",
 			dir, id.ID, wanted)
 	}
-	if id.ClusterID == "" && !join {
+	if id.ClusterID == "" && !id.Joins {
 		id.ClusterID = newID()
 		return id, id.keep(fs, dir)
 	}

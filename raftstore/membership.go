@@ -21,6 +21,7 @@ const (
 	callTransfer  callKind = 37
 	callAnnounce  callKind = 38 // a member's address has changed; any member passes it on
 	callRemoved   callKind = 39 // to a removed member: ask whether you were removed
+	callReplace   callKind = 40 // a new member for a damaged one; any member passes it on
 )
 
 // ErrRefused: a change of the membership was refused. The error says why and
@@ -45,6 +46,7 @@ func (s *Store) membershipHandlers() map[callKind]callHandler {
 		callRemove:   s.handle(1, func(ctx context.Context, _ string, a []string) error { return s.remove(ctx, a[0]) }),
 		callTransfer: s.handle(1, func(ctx context.Context, _ string, a []string) error { return s.transfer(ctx, a[0]) }),
 		callAnnounce: s.handle(2, s.announced),
+		callReplace:  s.handle(3, s.replaced),
 		callRemoved: s.handle(0, func(context.Context, string, []string) error {
 			s.steward.suspect()
 			return nil
@@ -129,34 +131,36 @@ func (s *Store) TransferLeadership(ctx context.Context, id string) error {
 }
 
 // change is one step from a configuration to the next; nil changes nothing.
-type change func(previous uint64) raft.IndexFuture
+type change func() raft.IndexFuture
 
-// reconfigure makes one change of the configuration, which decide chooses. If
-// the configuration changed meanwhile, decide is asked again.
-func (s *Store) reconfigure(decide func([]raft.Server) (change, error)) error {
-	for {
-		if !s.IsLeader() {
-			return ErrNotLeader
-		}
-		current := s.raft.GetConfiguration()
-		step, err := decide(current.Configuration().Servers)
-		if step == nil || err != nil {
-			return err
-		}
-		err = step(current.Index()).Error()
-		switch {
-		case err == nil:
-			s.steward.wake()
-			return nil
-		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-			// A change that may have been made may be asked for again.
-			return ErrNotLeader
-		case errors.Is(err, raft.ErrRaftShutdown):
-			return ErrClosed
-		case s.raft.GetConfiguration().Index() == current.Index():
-			return err
-		}
+// reconfigure makes one change of the configuration, which decide chooses, after
+// all others have come to their end. The library takes one at a time too, but
+// does not tell which configuration it has applied.
+func (s *Store) reconfigure(ctx context.Context, decide func([]raft.Server) (change, error)) error {
+	select {
+	case s.changing <- struct{}{}:
+		defer func() { <-s.changing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closing:
+		return ErrClosed
 	}
+	if !s.IsLeader() {
+		return ErrNotLeader
+	}
+	step, err := decide(s.configuration().Servers)
+	if step == nil || err != nil {
+		return err
+	}
+	err = step().Error()
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrNotLeader // a change that may have been made may be asked for again
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return ErrClosed
+	}
+	s.steward.wake()
+	return err
 }
 
 func find(servers []raft.Server, id string) *raft.Server {
@@ -169,11 +173,11 @@ func find(servers []raft.Server, id string) *raft.Server {
 }
 
 // add is AddMember on the leader.
-func (s *Store) add(_ context.Context, id, address string) error {
+func (s *Store) add(ctx context.Context, id, address string) error {
 	if err := checkMember(id, address); err != nil {
 		return err
 	}
-	return s.reconfigure(func(servers []raft.Server) (change, error) {
+	return s.reconfigure(ctx, func(servers []raft.Server) (change, error) {
 		for _, other := range servers {
 			if string(other.Address) == address && string(other.ID) != id {
 				return nil, fmt.Errorf("%w: %s is the address of member %s; remove that first if it is gone", ErrRefused, address, other.ID)
@@ -183,12 +187,12 @@ func (s *Store) add(_ context.Context, id, address string) error {
 		if known != nil && string(known.Address) == address {
 			return nil, nil
 		}
-		return func(previous uint64) raft.IndexFuture {
+		return func() raft.IndexFuture {
 			s.log.Info("adding a member, or changing its address", "id", id, "address", address)
 			if known != nil && known.Suffrage == raft.Voter {
-				return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), previous, 0)
+				return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)
 			}
-			return s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(address), previous, 0)
+			return s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)
 		}, nil
 	})
 }
@@ -199,7 +203,7 @@ const maxPromotionLag = 256
 
 // promote is PromoteMember on the leader.
 func (s *Store) promote(ctx context.Context, id string) error {
-	return s.reconfigure(func(servers []raft.Server) (change, error) {
+	return s.reconfigure(ctx, func(servers []raft.Server) (change, error) {
 		member := find(servers, id)
 		if member == nil {
 			return nil, fmt.Errorf("%w: there is no member %s", ErrRefused, id)
@@ -214,9 +218,9 @@ func (s *Store) promote(ctx context.Context, id string) error {
 		if err := caughtUp(c, s.raft.CommitIndex()); err != nil {
 			return nil, err
 		}
-		return func(previous uint64) raft.IndexFuture {
+		return func() raft.IndexFuture {
 			s.log.Info("promoting a member to voter", "id", id)
-			return s.raft.AddVoter(member.ID, member.Address, previous, 0)
+			return s.raft.AddVoter(member.ID, member.Address, 0, 0)
 		}, nil
 	})
 }
@@ -243,27 +247,31 @@ func (s *Store) remove(ctx context.Context, id string) error {
 		}
 		return ErrNotLeader // the caller asks the new one
 	}
-	var removed raft.Server
-	err := s.reconfigure(func(servers []raft.Server) (change, error) {
+	member := find(s.configuration().Servers, id)
+	err := s.removeOther(ctx, id)
+	if err == nil && member != nil {
+		s.steward.tellRemoved(*member)
+	}
+	return err
+}
+
+// removeOther removes a member which is not this one.
+func (s *Store) removeOther(ctx context.Context, id string) error {
+	return s.reconfigure(ctx, func(servers []raft.Server) (change, error) {
 		member := find(servers, id)
 		if member == nil {
 			return nil, fmt.Errorf("%w: there is no member %s", ErrRefused, id)
 		}
-		removed = *member
 		if member.Suffrage == raft.Voter {
 			if err := mayRemove(s.hear(ctx, servers), id); err != nil {
 				return nil, err
 			}
 		}
-		return func(previous uint64) raft.IndexFuture {
+		return func() raft.IndexFuture {
 			s.log.Info("removing a member", "id", id)
-			return s.raft.RemoveServer(member.ID, previous, 0)
+			return s.raft.RemoveServer(member.ID, 0, 0)
 		}, nil
 	})
-	if err == nil {
-		s.steward.tellRemoved(removed)
-	}
-	return err
 }
 
 // mayRemove refuses to remove a voter without whom the others would not be able

@@ -39,6 +39,7 @@ type steward struct {
 	doubt   bool // somebody says that this member was removed
 
 	// run only:
+	noted       []raft.Server            // the members written down last
 	lonelySince time.Time                // zero while a leader is known
 	handedOver  time.Time                // the last time the disk was the reason
 	complaint   string                   // what was last logged about the disk
@@ -118,6 +119,10 @@ func (w *steward) look(ctx context.Context, now time.Time) time.Duration {
 	s := w.store
 	again := earliest(w.sayFarewell(ctx, now), w.watchDisk(ctx, now))
 	servers := s.configuration().Servers
+	if len(servers) > 0 && !slices.Equal(servers, w.noted) {
+		w.noted = servers
+		s.rememberMembers(servers)
+	}
 	own := find(servers, s.id.ID)
 	if s.IsLeader() {
 		w.lonelySince = time.Time{}
@@ -324,9 +329,13 @@ func (s *Store) noteRemoved() {
 // farewellTo says, to a caller that is not in the configuration, what is known
 // about that. Only a leader whose configuration is committed knows for sure.
 func (s *Store) farewellTo(from string) error {
-	term, known := s.raft.CurrentTerm(), s.raft.GetConfiguration()
-	if s.IsLeader() && known.Index() <= s.raft.CommitIndex() && find(known.Configuration().Servers, from) == nil && s.raft.CurrentTerm() == term {
-		return fmt.Errorf("%w: %q", ErrRemoved, from)
+	select {
+	case s.changing <- struct{}{}: // no change is under way: the newest is committed
+		defer func() { <-s.changing }()
+		if servers := s.configuration().Servers; s.IsLeader() && find(servers, from) == nil {
+			return fmt.Errorf("%w: %q", ErrRemoved, from)
+		}
+	default:
 	}
 	return fmt.Errorf("%q is %w", from, errNotMember)
 }

@@ -44,6 +44,7 @@ type Store struct {
 
 	cluster  atomic.Pointer[string] // "" until adopted
 	adopting sync.Mutex             // one change of member.json at a time
+	changing chan struct{}          // held by who changes the configuration, on the leader
 	removed  atomic.Bool            // the cluster removed this member
 
 	stalled atomic.Pointer[error] // the disk hangs right now
@@ -76,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		options: o, log: o.Logger, leadership: newLeadership(), metrics: newMetrics(),
-		notify: make(chan bool, 8), observed: make(chan raft.Observation, 1), gone: make(chan string, 1), started: make(chan struct{}),
+		notify: make(chan bool, 8), changing: make(chan struct{}, 1), observed: make(chan raft.Observation, 1), gone: make(chan string, 1), started: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.closing = s.ctx.Done()
@@ -160,7 +161,7 @@ func (s *Store) start() error {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	if !s.options.Join {
+	if !s.id.Joins {
 		if err := bootstrap(s.wal, s.snapshots, s.id.ID, s.transport.LocalAddr()); err != nil {
 			return errors.Join(err, s.disconnect())
 		}
@@ -172,6 +173,7 @@ func (s *Store) start() error {
 	s.steward = newSteward(s)
 	s.wal.Appended = s.archivist.appended
 	s.fsm.applied = s.keeper.applied
+	s.fsm.reconfigured = s.steward.wake
 	s.fsm.committed = s.transport.notices.committed
 	s.fsm.origin, s.fsm.executed, s.fsm.recovered = s.proposer.origin, s.proposer.executed, s.proposer.recovered
 	if listen := s.fsm.parts.Published; listen != nil {
