@@ -80,6 +80,13 @@ func EnsureMember(dir, memberID string, join bool) (string, error) {
 	return id.ID, nil
 }
 
+// MemberID returns the id of the member whose store is in dir; os.ErrNotExist if
+// there is none.
+func MemberID(dir string) (string, error) {
+	id, err := readIdentity(disk.OS, dir)
+	return id.ID, err
+}
+
 // readIdentity reads the identity kept in dir; os.ErrNotExist if there is none.
 func readIdentity(fs disk.FS, dir string) (identity, error) {
 	path := filepath.Join(dir, identityName)

@@ -30,6 +30,9 @@ import (
 // failed together, before they are started again.
 const restartAfter = time.Second
 
+// handOverLimit bounds how long a member that stops waits for another to lead.
+const handOverLimit = 3 * time.Second
+
 // leader runs scheduler and controllers while this member leads the store.
 type leader struct {
 	configuration *config.Control
@@ -46,6 +49,19 @@ func (l *leader) health(context.Context) error {
 		return nil
 	}
 	return errors.New("not running although this member leads the store")
+}
+
+// handOver makes another member lead before this one stops, while the API
+// server still sends its clients away: scheduler and controllers go on there at once.
+func (l *leader) handOver(ctx context.Context) {
+	if status := l.store.Status(); !status.Leader || status.Voters < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverLimit)
+	defer cancel()
+	if err := l.store.TransferLeadership(ctx, ""); err != nil {
+		l.logger.Warn("could not hand leadership over; another member takes it when it misses this one", "error", err)
+	}
 }
 
 // run follows leadership until ctx ends.

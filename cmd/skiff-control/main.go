@@ -106,6 +106,11 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	leader.server = server
 	group.Go(func() error { return leader.run(ctx) })
 	group.Go(func() error {
+		<-ctx.Done()
+		leader.handOver(context.WithoutCancel(ctx))
+		return nil
+	})
+	group.Go(func() error {
 		keeper(c, store, logger).Run(ctx)
 		return nil
 	})
@@ -121,11 +126,16 @@ func run(ctx context.Context, c *config.Control) (err error) {
 
 // keeper renews this machine's certificates.
 func keeper(c *config.Control, store *raftstore.Store, logger *slog.Logger) *renewal.Keeper {
-	members := func(context.Context) ([]string, error) {
-		if status := store.Status(); status.Voters > 1 {
-			return nil, fmt.Errorf("the store has %d members", status.Voters)
+	members := func(ctx context.Context) ([]string, error) {
+		found, err := store.Members(ctx)
+		if err != nil {
+			return nil, err
 		}
-		return []string{store.Status().MemberID}, nil
+		ids := make([]string, len(found))
+		for i, member := range found {
+			ids[i] = member.ID
+		}
+		return ids, nil
 	}
 	return &renewal.Keeper{
 		Dir: c.PKIDir, Member: store.Status().MemberID, Ledger: renewal.NewLedger(store, members), Logger: logger.With("component", "renewal"),
@@ -135,7 +145,7 @@ func keeper(c *config.Control, store *raftstore.Store, logger *slog.Logger) *ren
 // operate puts what an operator asks for behind the server.
 func operate(c *config.Control, store *raftstore.Store, server *apiserver.Server, settings apiserver.Config, logger *slog.Logger) *operations.Operations {
 	o := operations.New(operations.Config{
-		Store: store, Client: server.Client(), PKIDir: c.PKIDir, NodeName: c.NodeName, Version: daemon.Version,
+		Store: store, Client: server.Client(), PKIDir: c.PKIDir, EncryptionConfig: c.EncryptionConfig, NodeName: c.NodeName, Version: daemon.Version,
 		Address: net.JoinHostPort(settings.AdvertiseAddress.String(), strconv.Itoa(c.Port)),
 		Settings: operator.Settings{
 			ClusterName: c.ClusterName, ServiceCIDR: c.ServiceCIDR, PodCIDR: c.PodCIDR, NodeCIDRMaskSize: c.NodeCIDRMaskSize,

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skiff-run/skiff/cmd/skiff/join"
 	"github.com/skiff-run/skiff/cmd/skiff/up"
 	"github.com/skiff-run/skiff/internal/daemon"
 )
@@ -23,18 +24,21 @@ against it unchanged.
 
   skiff init             found a cluster that further machines can join
   skiff token create     print the line by which a machine joins
-  skiff join             make this machine part of a cluster`,
+  skiff join             make this machine part of a cluster
+  skiff status           show the control machines, the store, and what is wrong
+  skiff snapshot save    keep the whole state of the cluster in a file`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       daemon.Version,
 	}
 	root.SetVersionTemplate("skiff {{.Version}}\n")
-	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newPKICommand(), &cobra.Command{
-		// Only for the help text: main hands the arguments over before cobra sees them.
-		Use:                "kubectl [arguments]",
-		Short:              "The built-in kubectl, on this machine's cluster by default",
-		DisableFlagParsing: true,
-	})
+	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newStatusCommand(),
+		newMemberCommand(), newLeaderCommand(), newSnapshotCommand(), newRecoverCommand(), newPKICommand(), &cobra.Command{
+			// Only for the help text: main hands the arguments over before cobra sees them.
+			Use:                "kubectl [arguments]",
+			Short:              "The built-in kubectl, on this machine's cluster by default",
+			DisableFlagParsing: true,
+		})
 	return root
 }
 
@@ -82,21 +86,24 @@ behind. The data stays: "skiff up" finds it again.`,
 
 func newResetCommand() *cobra.Command {
 	var root string
-	var yes bool
+	var yes, force bool
 	command := &cobra.Command{
 		Use:   "reset",
-		Short: "Stop the cluster and remove its data",
-		Long: `Stop the cluster on this machine and remove its data, certificates and logs.
+		Short: "Leave the cluster, stop it here and remove its data",
+		Long: `Take this machine out of its cluster, stop it, and remove its data, certificates
+and logs. A control machine leaves the store first; when the cluster cannot be
+told nothing is changed, unless with --force.
 Images and containers of a containerd that "skiff up" did not start stay.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
 				return fmt.Errorf("reset removes all data of the cluster on this machine for good: add --yes if that is what you want")
 			}
-			return up.Reset(cmd.Context(), up.Layout{Root: root}, cmd.OutOrStdout())
+			return join.Reset(cmd.Context(), up.Layout{Root: root}, force, cmd.OutOrStdout())
 		},
 	}
 	command.Flags().StringVar(&root, "root", "/", "folder below which the cluster keeps all its files")
 	command.Flags().BoolVar(&yes, "yes", false, "really remove the data")
+	command.Flags().BoolVar(&force, "force", false, "remove it also when the cluster cannot be told that this machine leaves")
 	return command
 }

@@ -42,6 +42,10 @@ import (
 	"github.com/skiff-run/skiff/raftstore"
 )
 
+// shutdownLimit is how long connections may stay when the server stops and
+// everything on them has ended.
+const shutdownLimit = 2 * time.Second
+
 // Config of an API server.
 type Config struct {
 	Store  *raftstore.Store
@@ -202,6 +206,7 @@ func (s *Server) assemble() error {
 	if s.generic, err = generic.Complete(s.informers).New("skiff", genericapiserver.NewEmptyDelegate()); err != nil {
 		return fmt.Errorf("assemble server: %w", err)
 	}
+	s.generic.ShutdownTimeout = shutdownLimit
 	s.background = deps.Background
 	return s.install(types, groups)
 }
@@ -280,8 +285,8 @@ func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*
 
 // check is a health check with a limit of two seconds, as upstream's of etcd.
 func check(name string, healthy func(context.Context) error) healthz.HealthChecker {
-	return healthz.NamedCheck(name, func(request *http.Request) error {
-		ctx, cancel := context.WithTimeout(request.Context(), 2*time.Second)
+	return healthz.NamedCheck(name, func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
 		return healthy(ctx)
 	})

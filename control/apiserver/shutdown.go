@@ -9,10 +9,16 @@ import (
 	"k8s.io/apiserver/pkg/server/filters"
 
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // longRunning says which requests last as long as their clients like.
-var longRunning = filters.BasicLongRunningRequestCheck(
+func longRunning(r *http.Request, info *apirequest.RequestInfo) bool {
+	return basicLongRunning(r, info) || !info.IsResourceRequest && info.Path == operator.SnapshotPath
+}
+
+var basicLongRunning = filters.BasicLongRunningRequestCheck(
 	sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 
 // handlerChain is upstream's, but that watches, logs and streams end as soon as

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,12 +22,8 @@ import (
 	"github.com/skiff-run/skiff/internal/pki"
 )
 
-// sharedFiles are what every control machine has the same of, and optionalFiles
-// what it has if the cluster uses it.
-var (
-	sharedFiles   = []string{"ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub", "store-ca.crt", "store-ca.key"}
-	optionalFiles = []string{"encryption.yaml"}
-)
+// sharedFiles are what every control machine has the same of.
+var sharedFiles = []string{"ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub", "store-ca.crt", "store-ca.key"}
 
 // resource is what an error is about.
 func resource(name string) schema.GroupResource { return schema.GroupResource{Resource: name} }
@@ -97,15 +92,15 @@ func (o *Operations) joinControl(r *http.Request) (any, error) {
 		return nil, err
 	}
 	grant := operator.ControlGrant{Files: map[string][]byte{}}
-	for i, name := range append(sharedFiles[:len(sharedFiles):len(sharedFiles)], optionalFiles...) {
-		data, err := os.ReadFile(filepath.Join(o.PKIDir, name))
-		if errors.Is(err, fs.ErrNotExist) && i >= len(sharedFiles) {
-			continue
-		}
-		if err != nil {
+	for _, name := range sharedFiles {
+		if grant.Files[name], err = os.ReadFile(filepath.Join(o.PKIDir, name)); err != nil {
 			return nil, fmt.Errorf("read what a control machine needs: %w", err)
 		}
-		grant.Files[name] = data
+	}
+	if o.EncryptionConfig != "" {
+		if grant.Encryption, err = os.ReadFile(o.EncryptionConfig); err != nil {
+			return nil, fmt.Errorf("read how objects are encrypted: %w", err)
+		}
 	}
 	o.Logger.Info("authorities handed to a joining control machine",
 		"node", request.NodeName, "address", address, "member", request.MemberID, "token", requester(r), "remote", r.RemoteAddr)

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,6 +37,12 @@ const requestLimit = 256 << 10
 // Store is what is asked of this member of the store. It is a *raftstore.Store.
 type Store interface {
 	Status() raftstore.Status
+	Members(context.Context) ([]raftstore.Member, error)
+	AddMember(ctx context.Context, id, address string) error
+	PromoteMember(ctx context.Context, id string) error
+	RemoveMember(ctx context.Context, id string) error
+	TransferLeadership(ctx context.Context, id string) error
+	SaveSnapshot(context.Context, io.Writer) (raftstore.SnapshotInfo, error)
 }
 
 // Config of the operations of one control machine.
@@ -45,6 +52,8 @@ type Config struct {
 	Client kubernetes.Interface
 	// PKIDir holds the certificates and keys under kubeadm's names.
 	PKIDir string
+	// EncryptionConfig is the file that says how objects are encrypted, or empty.
+	EncryptionConfig string
 	// Settings are what a joining machine must agree on.
 	Settings operator.Settings
 	// NodeName and Address, host:port of the API server, are this machine's.
@@ -71,6 +80,12 @@ func New(config Config) *Operations {
 		"POST " + operator.JoinWorkerPath:  o.joinWorker,
 		"GET " + operator.ServersPath:      o.servers,
 		"GET " + operator.StatusPath:       o.status,
+
+		"GET " + operator.MembersPath:                    o.members,
+		"POST " + operator.MembersPath:                   o.addMember,
+		"DELETE " + operator.MembersPath + "/{id}":       o.removeMember,
+		"POST " + operator.MembersPath + "/{id}/promote": o.promoteMember,
+		"POST " + operator.TransferPath:                  o.transfer,
 	} {
 		o.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r = r.WithContext(own(r.Context()))
@@ -78,6 +93,7 @@ func New(config Config) *Operations {
 			reply(w, r, answer)
 		})
 	}
+	o.mux.HandleFunc("GET "+operator.SnapshotPath, o.snapshot)
 	return o
 }
 

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"net"
 	"net/netip"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -72,6 +74,19 @@ func DefaultControl() *Control {
 		ClusterName:      "skiff",
 		LogLevel:         "info",
 	}
+}
+
+// Address is host:port by which other machines reach the API server here.
+func (c *Control) Address() string {
+	return net.JoinHostPort(c.AdvertiseAddress, strconv.Itoa(c.Port))
+}
+
+// Peer is host:port by which the other members of the store reach this one.
+func (c *Control) Peer() string {
+	if c.PeerAddress != "" {
+		return c.PeerAddress
+	}
+	return net.JoinHostPort(c.AdvertiseAddress, strconv.Itoa(c.PeerPort))
 }
 
 // Validate names every field that cannot be used, and what would be right.

@@ -46,6 +46,8 @@ type JoinRequest struct {
 type ControlGrant struct {
 	// Files of the folder of certificates by name.
 	Files map[string][]byte `json:"files"`
+	// Encryption is the cluster's EncryptionConfiguration, if it has one.
+	Encryption []byte `json:"encryption,omitempty"`
 }
 
 // WorkerGrant makes a machine a worker. Everything is PEM; keys never travel.

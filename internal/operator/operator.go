@@ -18,6 +18,14 @@ const (
 	ServersPath = Root + "/servers"
 	// StatusPath answers GET with a Status.
 	StatusPath = Root + "/status"
+	// MembersPath answers GET with a MemberList and takes a MemberRequest by
+	// POST; MembersPath/<id> takes DELETE, MembersPath/<id>/promote takes POST.
+	MembersPath = Root + "/members"
+	// TransferPath takes a TransferRequest by POST.
+	TransferPath = Root + "/leader/transfer"
+	// SnapshotPath answers GET with a snapshot of the store, an octet stream
+	// that verifies itself.
+	SnapshotPath = Root + "/snapshot"
 )
 
 // Role of a machine in the cluster.

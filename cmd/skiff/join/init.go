@@ -33,7 +33,7 @@ func Init(ctx context.Context, o *up.Options, ttl time.Duration, out io.Writer) 
 		return err
 	}
 	if machine != nil && (machine.Role != operator.Control || machine.Joining) {
-		return fmt.Errorf("this machine has joined a cluster as a %s: \"skiff reset --yes\" takes it out again", machine.Role)
+		return fmt.Errorf("this machine has joined a cluster as %s: \"skiff reset --yes\" takes it out again", title[machine.Role])
 	}
 	plan, err := o.Plan(operator.Control)
 	if err != nil {
@@ -73,7 +73,7 @@ func Init(ctx context.Context, o *up.Options, ttl time.Duration, out io.Writer) 
 }
 
 // Joinable are the roles a machine can join in.
-var Joinable = []operator.Role{operator.Worker}
+var Joinable = []operator.Role{operator.Control, operator.Worker}
 
 // purpose says what a line is for.
 var purpose = map[operator.Role]string{

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/skiff-run/skiff/cmd/skiff/up"
@@ -28,6 +29,8 @@ type joining struct {
 	cluster *cluster
 	machine up.Machine
 	plan    *up.Plan
+	// added is true once the store may know this machine.
+	added bool
 }
 
 // Join makes this machine part of the cluster that the target names, in the
@@ -78,7 +81,7 @@ func (j *joining) again(ctx context.Context) error {
 	if err := j.options.Start(ctx, j.plan, j.out); err != nil {
 		return err
 	}
-	fmt.Fprintf(j.out, "\nThis machine had joined already, as a %s.\n", j.machine.Role)
+	fmt.Fprintf(j.out, "\nThis machine had joined already, as %s.\n", title[j.machine.Role])
 	return nil
 }
 
@@ -86,9 +89,9 @@ func (j *joining) again(ctx context.Context) error {
 func (j *joining) prepare(ctx context.Context) error {
 	o, terms := j.options, j.cluster.terms
 	if j.machine.Joining && j.machine.Role != terms.Role {
-		return fmt.Errorf("an unfinished join of this machine was as a %s, the token is for a %s: take a token of the same role, or \"skiff reset --yes\" first", j.machine.Role, terms.Role)
+		return fmt.Errorf("an unfinished join of this machine was as %s, the token is for %s: take a token of the same role, or \"skiff reset --yes\" first", title[j.machine.Role], title[terms.Role])
 	}
-	fmt.Fprintf(j.out, "Joining the cluster %s of %s as a %s.\n", terms.Settings.ClusterName, j.cluster.address, terms.Role)
+	fmt.Fprintf(j.out, "Joining the cluster %s of %s as %s.\n", terms.Settings.ClusterName, j.cluster.address, title[terms.Role])
 	if o.NodeIP == "" {
 		address, err := j.cluster.route(ctx)
 		if err != nil {
@@ -119,7 +122,13 @@ func (j *joining) agree(terms operator.Terms) {
 	agent.ClusterCIDR, proxy.ClusterCIDR = s.PodCIDR, s.PodCIDR
 	agent.ClusterDomain, proxy.DNS.ClusterDomain = s.ClusterDomain, s.ClusterDomain
 	agent.ClusterDNS, proxy.DNS.Address = []string{s.ClusterDNS}, s.ClusterDNS
-	agent.ControlAddresses, proxy.ControlAddresses = terms.ControlAddresses, terms.ControlAddresses
+	addresses := terms.ControlAddresses
+	if terms.Role == operator.Control {
+		control.Join = true
+		own := control.Address()
+		addresses = append([]string{own}, slices.DeleteFunc(slices.Clone(addresses), func(each string) bool { return each == own })...)
+	}
+	agent.ControlAddresses, proxy.ControlAddresses = addresses, addresses
 }
 
 // run takes the steps, each of which may have been taken before.
@@ -130,15 +139,19 @@ func (j *joining) run(ctx context.Context) error {
 	if err := j.options.Save(j.plan); err != nil {
 		return err
 	}
-	if err := j.runWorker(ctx); err != nil {
+	become := j.becomeWorker
+	if j.machine.Role == operator.Control {
+		become = j.becomeControl
+	}
+	if err := become(ctx); err != nil {
 		return err
 	}
 	j.machine.Joining = false
 	return j.options.SaveMachine(j.machine)
 }
 
-// runWorker gets certificates for keys made here and starts the daemons.
-func (j *joining) runWorker(ctx context.Context) error {
+// becomeWorker gets certificates for keys made here and starts the daemons.
+func (j *joining) becomeWorker(ctx context.Context) error {
 	agent := j.plan.Agent
 	request := operator.JoinRequest{NodeName: agent.NodeName, Address: agent.NodeIP}
 	keys := map[*[]byte][]byte{}
@@ -177,15 +190,26 @@ func (j *joining) runWorker(ctx context.Context) error {
 func (j *joining) giveUp(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
+	if j.added {
+		// Before its daemon stops: a voter that is gone would count in the majority
+		// that is needed to remove it.
+		if err := j.leaveStore(ctx); err != nil {
+			return errors.Join(cause, fmt.Errorf("the failed join is not undone, because this machine cannot be removed from the store, and its daemons keep running: "+
+				"once the cluster answers run \"skiff join\" again, or \"skiff reset --yes\": %w", err))
+		}
+	}
 	if err := up.Reset(ctx, j.options.Layout, io.Discard); err != nil {
 		return errors.Join(cause, fmt.Errorf("the failed join is not undone; \"skiff reset --yes\" does it: %w", err))
 	}
 	return fmt.Errorf("%w\nThe join is undone, nothing of it is left on this machine", cause)
 }
 
+// title is what a machine of the role is called.
+var title = map[operator.Role]string{operator.Control: "a control machine", operator.Worker: "a worker"}
+
 // done says what the operator has now.
 func (j *joining) done() {
-	fmt.Fprintf(j.out, "\nNode %s has joined as a %s.\n", j.plan.Agent.NodeName, j.machine.Role)
+	fmt.Fprintf(j.out, "\nNode %s has joined as %s.\n", j.plan.Agent.NodeName, title[j.machine.Role])
 }
 
 // empty refuses a machine that has a cluster's files: they would be overwritten.

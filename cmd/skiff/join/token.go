@@ -3,7 +3,6 @@ package join
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -11,38 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/cluster-bootstrap/token/util"
 	bootstrapsecrets "k8s.io/cluster-bootstrap/util/secrets"
 
 	"github.com/skiff-run/skiff/internal/operator"
 )
-
-// Administrator speaks to the cluster with an administrator's kubeconfig.
-type Administrator struct {
-	Client kubernetes.Interface
-	Config *rest.Config
-}
-
-// NewAdministrator reads the kubeconfig.
-func NewAdministrator(kubeconfig string) (*Administrator, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if os.IsNotExist(err) {
-		return nil, fmt.Errorf("%s is not there: run this on a control machine, or name an administrator's kubeconfig with --kubeconfig", kubeconfig)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
-	}
-	config.UserAgent = userAgent()
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
-	}
-	return &Administrator{Client: client, Config: config}, nil
-}
 
 // CreateToken makes a join token for the role that ends after ttl.
 func (a *Administrator) CreateToken(ctx context.Context, role operator.Role, ttl time.Duration, description string) (string, error) {

@@ -2,6 +2,7 @@ package operations
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,12 +11,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/cluster-bootstrap/token/api"
 )
 
 const (
+	// controlPlane is the label of nodes on control machines.
+	controlPlane = "node-role.kubernetes.io/control-plane"
 	// refreshEvery is how often cluster-info is compared with the authorities on
 	// disk, which an administrator may replace.
 	refreshEvery = time.Minute
@@ -24,13 +28,19 @@ const (
 )
 
 // Run keeps the ConfigMap kube-public/cluster-info, by which machines that
-// want to join learn the cluster's authority, until ctx ends.
+// want to join learn the cluster's authority, and the label by which people and
+// tools see that this machine's node is of the control plane, until ctx ends.
 func (o *Operations) Run(ctx context.Context) {
 	for {
 		wait := refreshEvery
-		if err := o.ensureClusterInfo(ctx); err != nil && ctx.Err() == nil {
-			o.Logger.Warn("cluster-info is not up to date; trying again", "error", err)
-			wait = retryAfter
+		for _, ensure := range []func(context.Context) error{o.ensureClusterInfo, o.ensureLabel} {
+			err := ensure(ctx)
+			if err != nil {
+				wait = retryAfter
+			}
+			if err != nil && ctx.Err() == nil && !errors.Is(err, errNoNode) {
+				o.Logger.Warn("what other machines see of this one is not up to date; trying again", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -38,6 +48,29 @@ func (o *Operations) Run(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// errNoNode says that the agent of this machine has not registered yet.
+var errNoNode = errors.New("no such node yet")
+
+// ensureLabel puts kubeadm's label on this machine's node: an agent must not
+// give itself a role.
+func (o *Operations) ensureLabel(ctx context.Context) error {
+	node, err := o.Client.CoreV1().Nodes().Get(ctx, o.NodeName, metav1.GetOptions{ResourceVersion: "0"})
+	if apierrors.IsNotFound(err) {
+		return errNoNode
+	}
+	if err != nil {
+		return fmt.Errorf("read node %s: %w", o.NodeName, err)
+	}
+	if value, labelled := node.Labels[controlPlane]; labelled && value == "" {
+		return nil
+	}
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:""}}}`, controlPlane)
+	if _, err := o.Client.CoreV1().Nodes().Patch(ctx, o.NodeName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("label node %s: %w", o.NodeName, err)
+	}
+	return nil
 }
 
 func (o *Operations) ensureClusterInfo(ctx context.Context) error {
