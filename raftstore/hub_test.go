@@ -143,8 +143,76 @@ func (n *hubNode) EncodePeer(_ raft.ServerID, address raft.ServerAddress) []byte
 }
 func (n *hubNode) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
-func (n *hubNode) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, raft.ErrPipelineReplicationNotSupported
+func (n *hubNode) AppendEntriesPipeline(id raft.ServerID, address raft.ServerAddress) (raft.AppendPipeline, error) {
+	p := &hubPipeline{
+		node: n, id: id, address: address, sent: make(chan *hubAppend, 2), answered: make(chan raft.AppendFuture, 2),
+		closed: make(chan struct{}),
+	}
+	n.handling.Go(p.run)
+	return p, nil
+}
+
+// hubPipeline sends messages one after the other without holding the sender.
+type hubPipeline struct {
+	node     *hubNode
+	id       raft.ServerID
+	address  raft.ServerAddress
+	sent     chan *hubAppend
+	answered chan raft.AppendFuture
+	closed   chan struct{}
+	once     sync.Once
+}
+
+type hubAppend struct {
+	start    time.Time
+	request  *raft.AppendEntriesRequest
+	response *raft.AppendEntriesResponse
+	err      error
+}
+
+func (a *hubAppend) Error() error                          { return a.err }
+func (a *hubAppend) Start() time.Time                      { return a.start }
+func (a *hubAppend) Request() *raft.AppendEntriesRequest   { return a.request }
+func (a *hubAppend) Response() *raft.AppendEntriesResponse { return a.response }
+
+func (p *hubPipeline) AppendEntries(a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	copied := *a // the library reuses it
+	one := &hubAppend{start: time.Now(), request: &copied, response: r}
+	select {
+	case p.sent <- one:
+		return one, nil
+	case <-p.closed:
+		return nil, raft.ErrPipelineShutdown
+	case <-p.node.closed:
+		return nil, raft.ErrPipelineShutdown
+	}
+}
+
+func (p *hubPipeline) Consumer() <-chan raft.AppendFuture { return p.answered }
+
+func (p *hubPipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *hubPipeline) run() {
+	for {
+		select {
+		case one := <-p.sent:
+			one.err = p.node.send(p.id, p.address, one.request, one.response, nil)
+			select {
+			case p.answered <- one:
+			case <-p.closed:
+				return
+			case <-p.node.closed:
+				return
+			}
+		case <-p.closed:
+			return
+		case <-p.node.closed:
+			return
+		}
+	}
 }
 
 func (n *hubNode) AppendEntries(id raft.ServerID, address raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
