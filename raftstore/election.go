@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -105,9 +106,11 @@ func (s *Store) followLeader() {
 func (s *Store) followLeadership() {
 	origin, sequence := newOrigin(), uint64(0)
 	var epoch chan error
+	var again <-chan time.Time // set after a failed epoch
 	for {
 		select {
 		case leads := <-s.notify:
+			again = nil
 			if !leads {
 				s.leadership.set(false)
 				s.leadership.resume()
@@ -120,12 +123,19 @@ func (s *Store) followLeadership() {
 			epoch = nil
 			if err != nil {
 				s.log.Warn("could not begin to lead", "error", err)
+				again = time.After(askAgain)
 				continue
 			}
 			s.log.Info("leading", "term", s.fsm.epoch.Load(), "revision", s.Revision())
 			s.ready.Store(true)
 			s.leadership.set(true)
 			s.keeper.wake()
+		case <-again:
+			again = nil
+			if s.raft.State() == raft.Leader {
+				sequence++
+				epoch = s.beginEpoch(origin, sequence)
+			}
 		case <-s.closing:
 			s.leadership.set(false)
 			return

@@ -5,15 +5,22 @@ import "time"
 // Status is what a person or a metrics scraper wants to know about a member.
 type Status struct {
 	MemberID string `json:"memberID"`
-	// Leader: this member leads. LeaderID is empty when no leader is known.
-	Leader   bool   `json:"leader"`
-	LeaderID string `json:"leaderID,omitempty"`
+	// Address is where others reach this member, empty if it is alone.
+	Address string `json:"address,omitempty"`
+	// Leader: this member leads. LeaderID and LeaderAddress are empty when no
+	// leader is known.
+	Leader        bool   `json:"leader"`
+	LeaderID      string `json:"leaderID,omitempty"`
+	LeaderAddress string `json:"leaderAddress,omitempty"`
 	// Voters counts the voting members of the newest known configuration.
 	Voters int `json:"voters"`
 	// Term, LogIndex and AppliedIndex are raft's.
 	Term            uint64 `json:"term"`
 	LogIndex        uint64 `json:"logIndex"`
 	AppliedIndex    uint64 `json:"appliedIndex"`
+	// Lag is how many entries this member knows to be committed and has not
+	// executed.
+	Lag uint64 `json:"lag"`
 	Revision        int64  `json:"revision"`
 	CompactRevision int64  `json:"compactRevision"`
 	// Keys and Bytes are the live content, keys and values.
@@ -34,15 +41,19 @@ type Status struct {
 // Status describes the member now.
 func (s *Store) Status() Status {
 	v := s.state.View()
-	_, leader := s.raft.LeaderWithID()
+	address, leader := s.raft.LeaderWithID()
+	committed, applied := s.raft.CommitIndex(), s.raft.AppliedIndex()
 	status := Status{
 		MemberID:        s.id.ID,
+		Address:         s.options.Address,
+		LeaderAddress:   string(address),
 		Leader:          s.IsLeader(),
 		LeaderID:        string(leader),
 		Voters:          s.voters(),
 		Term:            s.raft.CurrentTerm(),
 		LogIndex:        s.raft.LastIndex(),
-		AppliedIndex:    s.raft.AppliedIndex(),
+		AppliedIndex:    applied,
+		Lag:             committed - min(committed, applied),
 		Revision:        v.Revision(),
 		CompactRevision: v.CompactRevision(),
 		Keys:            v.Keys(),
