@@ -15,12 +15,12 @@ type Status struct {
 	// Voters counts the voting members of the newest known configuration.
 	Voters int `json:"voters"`
 	// Term, LogIndex and AppliedIndex are raft's.
-	Term            uint64 `json:"term"`
-	LogIndex        uint64 `json:"logIndex"`
-	AppliedIndex    uint64 `json:"appliedIndex"`
+	Term         uint64 `json:"term"`
+	LogIndex     uint64 `json:"logIndex"`
+	AppliedIndex uint64 `json:"appliedIndex"`
 	// Lag is how many entries this member knows to be committed and has not
 	// executed.
-	Lag uint64 `json:"lag"`
+	Lag             uint64 `json:"lag"`
 	Revision        int64  `json:"revision"`
 	CompactRevision int64  `json:"compactRevision"`
 	// Keys and Bytes are the live content, keys and values.
