@@ -26,6 +26,7 @@ import (
 	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/control/storage/raw"
 	"github.com/skiff-run/skiff/raftstore"
+	"github.com/skiff-run/skiff/raftstore/storetest"
 )
 
 // mark is before everything the suite stores.
@@ -52,6 +53,10 @@ func alone(t testing.TB) *raftstore.Store {
 	})
 	return store
 }
+
+// leader and follower are of a store with three members.
+func leader(t testing.TB) *raftstore.Store   { return storetest.Open(t, 3)[0] }
+func follower(t testing.TB) *raftstore.Store { return storetest.Open(t, 3)[1] }
 
 // layers are the two storages by name.
 var layers = map[string]func(testing.TB, raw.Config) fixture{

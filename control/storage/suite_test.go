@@ -180,7 +180,7 @@ func runSuite(t *testing.T, layer string, where topology) {
 }
 
 func TestSuite(t *testing.T) {
-	for _, where := range []topology{{"one member", alone}} {
+	for _, where := range []topology{{"one member", alone}, {"leader of three", leader}, {"follower of three", follower}} {
 		for layer := range layers {
 			t.Run(where.name+"/"+layer, func(t *testing.T) { runSuite(t, layer, where) })
 		}
