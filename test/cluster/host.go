@@ -39,7 +39,7 @@ type Host struct {
 func NewHost(t testing.TB, name string) *Host {
 	t.Helper()
 	testenv.RequireRoot(t)
-	testenv.RequireProgram(t, "ip", "nsenter", "containerd", "runc", "nft", "conntrack")
+	testenv.RequireProgram(t, "ip", "nsenter", "curl", "script", "containerd", "runc", "nft", "conntrack")
 	binaries := Build(t)
 	name = testenv.Claim(t, name, hostTraces)
 	h := &Host{t: t, Name: name, Root: hostTraces(name).Dir, Binaries: binaries}
@@ -121,14 +121,16 @@ func (h *Host) Eventually(limit time.Duration, want string, arguments ...string)
 	h.t.Helper()
 	var got string
 	var err error
+	said := false
 	defer func() {
-		if h.t.Failed() {
+		if !said {
 			h.t.Logf("last answer: %s %v", got, err)
 		}
 	}()
 	testenv.Eventually(h.t, limit, func() bool {
 		got, err = h.TryKubectl(arguments...)
-		return err == nil && strings.Contains(got, want)
+		said = err == nil && strings.Contains(got, want)
+		return said
 	}, "kubectl %s does not say %q", strings.Join(arguments, " "), want)
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func TestAUserWalksThroughACluster(t *testing.T) {
 		}
 	})
 	t.Run("a deleted pod is replaced", func(t *testing.T) {
-		name := h.Kubectl("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}")
+		name := h.living("app=web")[0]
 		h.Kubectl("delete", "pod", name, "--wait=false")
 		testenv.Eventually(t, 20*time.Second, func() bool {
 			names := h.Kubectl("get", "pods", "-l", "app=web", "--field-selector=status.phase=Running", "-o", "name")
@@ -113,26 +114,8 @@ func TestAUserWalksThroughACluster(t *testing.T) {
 			t.Errorf("a wrong manifest: %v", err)
 		}
 	})
-	t.Run("daemons are killed and nobody notices", func(t *testing.T) {
-		started := func() string {
-			return h.Kubectl("get", "pod", "chatty", "-o", "jsonpath={.status.containerStatuses[0].state.running.startedAt} {.status.containerStatuses[0].restartCount}")
-		}
-		first := started()
-		for _, daemon := range []string{"agent", "control", "proxy"} {
-			old := h.PID(daemon)
-			h.must("kill", "-9", old)
-			testenv.Eventually(t, 30*time.Second, func() bool {
-				data, err := os.ReadFile(filepath.Join(h.Root, "run/skiff/up", daemon+".pid"))
-				return err == nil && strings.TrimSpace(string(data)) != old
-			}, "%s is not started again", daemon)
-		}
-		h.Eventually(60*time.Second, "Ready", "get", "nodes")
-		h.Kubectl("scale", "deployment", "web", "--replicas=2")
-		h.Kubectl("rollout", "status", "deployment/web", "--timeout=90s")
-		if again := started(); again != first {
-			t.Errorf("the container was restarted: %s, then %s", first, again)
-		}
-	})
+	t.Run("every verb", func(t *testing.T) { testVerbs(t, h) })
+	t.Run("daemons are killed under load and nobody notices", func(t *testing.T) { testKills(t, h) })
 	t.Run("down leaves nothing and up finds everything", func(t *testing.T) {
 		h.Skiff("down", "--root", h.Root)
 		if after := h.traces(); after != before {
@@ -142,6 +125,85 @@ func TestAUserWalksThroughACluster(t *testing.T) {
 		h.Kubectl("rollout", "status", "deployment/web", "--timeout=90s")
 		h.Eventually(60*time.Second, "Running", "get", "pod", "bare")
 	})
+}
+
+// counter prints numbered lines, about a thousand a second, until it is told
+// to stop.
+const counter = "i=0; while [ ! -e /tmp/stop ]; do for j in $(seq 50); do echo count $i; i=$((i+1)); done; sleep 0.05; done; echo end; sleep 3600"
+
+// testKills kills each daemon, the agent several times, while a pod logs and a
+// deployment is scaled to and fro.
+func testKills(t *testing.T, h *Host) {
+	h.Kubectl("run", "counter", "--image=busybox", "--restart=Never", "--", "sh", "-c", counter)
+	h.Kubectl("wait", "--for=condition=Ready", "pod/counter", "pod/chatty", "--timeout=120s")
+	started := func() string {
+		return h.Kubectl("get", "pod", "chatty", "counter", "-o", "jsonpath={range .items[*].status.containerStatuses[0]}{.containerID} {.restartCount}\n{end}")
+	}
+	first := started()
+	for i, daemon := range []string{"agent", "agent", "agent", "control", "proxy"} {
+		if _, err := h.TryKubectl("scale", "deployment", "web", "--replicas="+[]string{"6", "2"}[i%2]); err != nil {
+			t.Error(err)
+		}
+		old := h.PID(daemon)
+		h.must("kill", "-9", old)
+		testenv.Eventually(t, time.Minute, func() bool {
+			data, err := os.ReadFile(filepath.Join(h.Root, "run/skiff/up", daemon+".pid"))
+			return err == nil && strings.TrimSpace(string(data)) != old
+		}, "%s is not started again", daemon)
+		h.Eventually(2*time.Minute, "ok", "get", "--raw", "/api/v1/nodes/"+h.Name+"/proxy/healthz")
+	}
+	h.Kubectl("wait", "--for=condition=Ready", "node/"+h.Name, "--timeout=120s")
+	h.Kubectl("scale", "deployment", "web", "--replicas=3")
+	h.Kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	if again := started(); again != first {
+		t.Errorf("containers were restarted: %s, then %s", first, again)
+	}
+	h.Kubectl("exec", "counter", "--", "touch", "/tmp/stop")
+	h.Eventually(time.Minute, "end", "logs", "counter", "--tail=1")
+	lines := h.countLines()
+	lines = lines[:max(0, len(lines)-1)]
+	for i, line := range lines {
+		if want := fmt.Sprintf("count %d", i); line != want {
+			t.Fatalf("line %d of %d of the log is %q, want %q", i, len(lines), line, want)
+		}
+	}
+	if len(lines) < 1000 {
+		t.Errorf("only %d lines: that is no load", len(lines))
+	}
+	h.Kubectl("delete", "pod", "counter", "--now")
+}
+
+// countLines reads the whole log of the pod counter from its files, rotated
+// ones included, in order.
+func (h *Host) countLines() []string {
+	h.t.Helper()
+	files, err := filepath.Glob(filepath.Join(h.Root, "var/log/pods/default_counter_*/counter/0.log*"))
+	if err != nil || len(files) == 0 {
+		h.t.Fatalf("log files %v: %v", files, err)
+	}
+	// A rotated file is named after its time, so they sort; the newest has no suffix.
+	slices.Sort(files)
+	files = append(files[1:], files[0])
+	var lines []string
+	for _, file := range files {
+		data := h.Run("sh", "-c", `case "$1" in *.gz) zcat "$1";; *) cat "$1";; esac`, "sh", file)
+		for _, line := range strings.Split(strings.TrimSuffix(data, "\n"), "\n") {
+			if fields := strings.SplitN(line, " ", 4); len(fields) == 4 {
+				lines = append(lines, fields[3])
+			}
+		}
+	}
+	return lines
+}
+
+// living are the names of the pods with a label that are not being deleted.
+func (h *Host) living(label string) []string {
+	h.t.Helper()
+	names := strings.Fields(h.Kubectl("get", "pods", "-l", label, "-o", "go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}"))
+	if len(names) == 0 {
+		h.t.Fatalf("no pod with the label %s", label)
+	}
+	return names
 }
 
 // traces are the links, rules, mounts, cgroups and processes of the host.
