@@ -139,6 +139,7 @@ func commands(store *raftstore.Store) http.Handler {
 		return id, nil
 	})
 	answer("POST /transfer", func(r *http.Request) (any, error) { return "", store.TransferLeadership(r.Context(), "") })
+	answer("GET /status", func(*http.Request) (any, error) { return store.Status(), nil })
 	answer("GET /leader", func(*http.Request) (any, error) { return store.IsLeader(), nil })
 	answer("GET /voters", func(*http.Request) (any, error) { return store.Status().Voters, nil })
 	answer("GET /healthy", func(r *http.Request) (any, error) {
