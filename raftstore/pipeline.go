@@ -77,8 +77,19 @@ type promptPipeline struct {
 	sent position
 }
 
-// AppendEntriesPipeline implements raft.Transport.
+// pipelineLag is how many entries a member may be behind when a pipeline to it
+// begins: raft's pipeline sends one message for each new entry and each tick of
+// its timer, so in an idle cluster a member far behind would take minutes. The
+// figure is raft's own MaxAppendEntries, what one message holds.
+const pipelineLag = 64
+
+// AppendEntriesPipeline implements raft.Transport. A member that is far behind
+// gets no pipeline: without one, raft sends message after message until the
+// member has caught up.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	if t.behind(id) {
+		return nil, raft.ErrPipelineReplicationNotSupported
+	}
 	inner, err := t.Transport.AppendEntriesPipeline(id, target)
 	if err != nil {
 		return nil, err
@@ -100,6 +111,14 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	t.running.Go(p.tellCommits)
 	t.running.Go(p.passAnswers)
 	return p, nil
+}
+
+// behind reports whether a member lacks more entries than a pipeline may begin
+// with.
+func (t *transport) behind(id raft.ServerID) bool {
+	r := t.raft.Load()
+	acknowledged, known := t.progress.Load(id)
+	return r != nil && known && acknowledged.(position).index+pipelineLag < r.LastIndex()
 }
 
 // AppendEntries implements raft.AppendPipeline.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/skiff-run/skiff/raftstore"
 	"github.com/skiff-run/skiff/raftstore/storetest"
@@ -278,5 +279,27 @@ func BenchmarkFailover(b *testing.B) {
 		b.StartTimer()
 		leader.Vanish()
 		put(b, survivor, "/r/a/k", "2")
+	}
+}
+
+// TestAMemberFarBehindCatchesUpWhileNothingIsWritten: raft's pipeline sends one
+// message for each new entry, so a member that comes back to an idle cluster
+// must be brought up to date before the pipeline begins.
+func TestAMemberFarBehindCatchesUpWhileNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	c := storetest.NewCluster(t, 3)
+	leader, away := c.Leader(), c.Followers()[0]
+	put(t, leader, "/r/a/before", "1")
+	away.Crash()
+	// One entry each: far more than fits into the messages of a few ticks.
+	var last raftstore.PutResult
+	for i := range 3500 {
+		last = put(t, leader, fmt.Sprintf("/r/a/%d", i%100), "1")
+	}
+	away.Start()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := away.WaitRevision(ctx, last.Revision); err != nil {
+		t.Errorf("at revision %d of %d: %v", away.Revision(), last.Revision, err)
 	}
 }
