@@ -80,9 +80,12 @@ func (s *Store) watchOutage() {
 		return
 	}
 	for {
-		quiet := time.Until(s.raft.LastContact().Add(s.part(silencePart)))
+		pause := s.part(silencePart)
+		if s.raft.State() != raft.Leader {
+			pause = max(time.Until(s.raft.LastContact().Add(pause)), s.part(lookPart))
+		}
 		select {
-		case <-time.After(max(quiet, s.part(lookPart))):
+		case <-time.After(pause):
 		case id := <-s.gone:
 			if !s.ended(id) {
 				continue

@@ -42,7 +42,13 @@ func TestBatchRoundTrip(t *testing.T) {
 func TestMalformedBatchIsAnError(t *testing.T) {
 	t.Parallel()
 	encoded := sample().Encode(nil)
+	if err := Check(encoded); err != nil {
+		t.Error(err)
+	}
 	for cut := range encoded {
+		if err := Check(encoded[:cut]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("check of the first %d bytes: %v", cut, err)
+		}
 		if _, err := Decode(encoded[:cut]); !errors.Is(err, ErrMalformed) {
 			t.Errorf("the first %d bytes: %v", cut, err)
 		}
@@ -59,6 +65,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(sample().Encode(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		batch, err := Decode(b)
+		if checked := Check(b); (checked == nil) != (err == nil) {
+			t.Errorf("Check says %v, Decode %v", checked, err)
+		}
 		if err != nil {
 			return
 		}
