@@ -111,9 +111,9 @@ func (a *access) addFlags(command *cobra.Command) {
 }
 
 func (a *access) administrator(context.Context) (*join.Administrator, error) {
-	path := a.kubeconfig
-	if path == "" {
-		path = up.Layout{Root: a.root}.AdminKubeconfig()
+	if a.kubeconfig != "" {
+		return join.NewAdministrator(a.kubeconfig)
 	}
-	return join.NewAdministrator(path)
+	l := up.Layout{Root: a.root}
+	return join.NewAdministrator(l.AdminKubeconfig(), l.Servers()...)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/raftstore"
@@ -22,7 +23,7 @@ type done struct{}
 func (o *Operations) members(r *http.Request) (any, error) {
 	found, err := o.Store.Members(r.Context())
 	if err != nil {
-		return nil, explain(err, "")
+		return nil, explain(err)
 	}
 	list := operator.MemberList{Members: make([]operator.Member, len(found))}
 	for i, member := range found {
@@ -69,17 +70,19 @@ func (o *Operations) change(r *http.Request, what, id string, do func(context.Co
 	defer cancel()
 	if err := do(ctx); err != nil {
 		o.Logger.Warn("a change of the store's members was asked for in vain", "change", what, "member", id, "user", requester(r), "error", err)
-		return nil, explain(err, id)
+		return nil, explain(err)
 	}
 	o.Logger.Info("the store's members were changed", "change", what, "member", id, "user", requester(r))
 	return done{}, nil
 }
 
 // explain gives an error of the store the code that says whether to try again.
-func explain(err error, id string) error {
+func explain(err error) error {
 	switch {
 	case errors.Is(err, raftstore.ErrRefused):
-		return apierrors.NewConflict(resource("members"), id, err)
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusConflict, Reason: metav1.StatusReasonConflict, Message: err.Error(),
+		}}
 	case errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		return apierrors.NewServiceUnavailable("the store has no leader that answers: " + err.Error())
 	}
@@ -98,7 +101,7 @@ func (o *Operations) snapshot(w http.ResponseWriter, r *http.Request) {
 		o.Logger.Warn("a snapshot was cut short", "error", err)
 		panic(http.ErrAbortHandler) // the client must not take it for the end
 	default:
-		reply(w, r, func(*http.Request) (any, error) { return nil, explain(err, "") })
+		reply(w, r, func(*http.Request) (any, error) { return nil, explain(err) })
 	}
 }
 

@@ -25,6 +25,8 @@ const (
 	refreshEvery = time.Minute
 	// retryAfter is how long a failed try waits for the next.
 	retryAfter = time.Second
+	// nodeSoon is how long to wait for the agent to register its node.
+	nodeSoon = 250 * time.Millisecond
 )
 
 // Run keeps the ConfigMap kube-public/cluster-info, by which machines that
@@ -35,8 +37,11 @@ func (o *Operations) Run(ctx context.Context) {
 		wait := refreshEvery
 		for _, ensure := range []func(context.Context) error{o.ensureClusterInfo, o.ensureLabel} {
 			err := ensure(ctx)
-			if err != nil {
-				wait = retryAfter
+			switch {
+			case errors.Is(err, errNoNode):
+				wait = min(wait, nodeSoon)
+			case err != nil:
+				wait = min(wait, retryAfter)
 			}
 			if err != nil && ctx.Err() == nil && !errors.Is(err, errNoNode) {
 				o.Logger.Warn("what other machines see of this one is not up to date; trying again", "error", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"time"
 
@@ -22,22 +23,50 @@ type Administrator struct {
 	Config *rest.Config
 }
 
-// NewAdministrator reads the kubeconfig. Without addresses, host:port, the
-// API server it names is asked; with some the first of them that answers.
-func NewAdministrator(kubeconfig string, addresses ...string) (*Administrator, error) {
+// NewAdministrator reads the kubeconfig. The API server it names is asked or,
+// while nobody listens there, the first of others, host:port, that answers.
+func NewAdministrator(kubeconfig string, others ...string) (*Administrator, error) {
+	a, own, err := readKubeconfig(kubeconfig)
+	if err != nil || len(others) == 0 {
+		return a, err
+	}
+	return a.among(append([]string{own}, others...))
+}
+
+// NewAdministratorAt is NewAdministrator at the addresses alone.
+func NewAdministratorAt(kubeconfig string, addresses []string) (*Administrator, error) {
+	a, _, err := readKubeconfig(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return a.among(addresses)
+}
+
+// among is the same administrator, speaking to the first address that answers.
+func (a *Administrator) among(addresses []string) (*Administrator, error) {
+	config := rest.CopyConfig(a.Config)
+	config.TLSClientConfig.ServerName = serverName
+	config.Dial = apiclient.NewDialer(addresses).DialContext
+	return newAdministrator(config)
+}
+
+// readKubeconfig returns the administrator and host:port of the API server
+// that the kubeconfig names.
+func readKubeconfig(kubeconfig string) (*Administrator, string, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if os.IsNotExist(err) {
-		return nil, fmt.Errorf("%s is not there: run this on a control machine, or name an administrator's kubeconfig with --kubeconfig", kubeconfig)
+		return nil, "", fmt.Errorf("%s is not there: run this on a control machine, or name an administrator's kubeconfig with --kubeconfig", kubeconfig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		return nil, "", fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
 	}
 	config.UserAgent = userAgent()
-	if len(addresses) > 0 {
-		config.TLSClientConfig.ServerName = serverName
-		config.Dial = apiclient.NewDialer(addresses).DialContext
+	server, err := url.Parse(config.Host)
+	if err != nil || server.Host == "" {
+		return nil, "", fmt.Errorf("kubeconfig %s: server %q is not a URL", kubeconfig, config.Host)
 	}
-	return newAdministrator(config)
+	a, err := newAdministrator(config)
+	return a, server.Host, err
 }
 
 func newAdministrator(config *rest.Config) (*Administrator, error) {

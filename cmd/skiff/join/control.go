@@ -20,6 +20,9 @@ import (
 // the whole store first.
 const catchUpLimit = 10 * time.Minute
 
+// unreachableLimit is how long the others may fail to reach a new member.
+const unreachableLimit = 15 * time.Second
+
 // becomeControl gets the authorities, makes this machine's own certificates,
 // adds its member to the store, starts the daemons, and waits until the member
 // votes.
@@ -54,7 +57,7 @@ func (j *joining) becomeControl(ctx context.Context) error {
 	if err := j.options.Prepare(j.plan); err != nil {
 		return err
 	}
-	others, err := NewAdministrator(j.options.AdminKubeconfig(), j.cluster.terms.ControlAddresses...)
+	others, err := NewAdministratorAt(j.options.AdminKubeconfig(), j.cluster.terms.ControlAddresses)
 	if err != nil {
 		return err
 	}
@@ -62,24 +65,54 @@ func (j *joining) becomeControl(ctx context.Context) error {
 	if err := others.AddMember(ctx, id, control.Peer()); err != nil {
 		return fmt.Errorf("add this machine to the store: %w", err)
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		if err := j.watchReach(ctx, others); err != nil {
+			fail(err)
+		}
+	}()
+	defer func() {
+		fail(nil)
+		<-watching
+	}()
 	if err := j.options.Start(ctx, j.plan, j.out); err != nil {
-		return j.afterStart(ctx, others, err)
+		return err
 	}
 	return j.untilVoter(ctx, others)
 }
 
-// afterStart adds to a failed start what the others say of this member.
-func (j *joining) afterStart(ctx context.Context, others *Administrator, cause error) error {
-	members, err := others.Members(context.WithoutCancel(ctx))
-	if err != nil {
-		return cause
-	}
-	for _, member := range members {
-		if member.ID == j.machine.MemberID && member.Problem != "" {
-			return fmt.Errorf("%w\nThe store's leader says of this machine, %s: %s\nLet TCP port %d through the firewalls between the control machines", cause, member.Address, member.Problem, j.plan.Control.PeerPort)
+// watchReach returns an error when the store's leader cannot reach this
+// machine's member for long: it would wait for ever.
+func (j *joining) watchReach(ctx context.Context, others *Administrator) error {
+	const every = 500 * time.Millisecond
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	reached := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		members, err := others.Members(ctx)
+		if err != nil {
+			// Whether the cluster answers is another question.
+			reached = time.Now()
+			continue
+		}
+		for _, member := range members {
+			switch {
+			case member.ID != j.machine.MemberID:
+			case member.Reachable:
+				reached = time.Now()
+			case time.Since(reached) > unreachableLimit:
+				return fmt.Errorf("the other control machines do not reach this one at %s: let TCP port %d through the firewalls between control machines, or give --node-ip: %s",
+					member.Address, j.plan.Control.PeerPort, member.Problem)
+			}
 		}
 	}
-	return cause
 }
 
 func (j *joining) untilVoter(ctx context.Context, others *Administrator) error {
@@ -103,17 +136,8 @@ func (j *joining) untilVoter(ctx context.Context, others *Administrator) error {
 	return nil
 }
 
-// leaveStore removes what a join that failed has put into the cluster.
-func (j *joining) leaveStore(ctx context.Context) error {
-	others, err := NewAdministrator(j.options.AdminKubeconfig(), j.cluster.terms.ControlAddresses...)
-	if err != nil {
-		return err
-	}
-	return leave(ctx, others, j.machine.MemberID, j.plan.Agent.NodeName)
-}
-
-// leave removes a member that is in the store, and its node.
-func leave(ctx context.Context, others *Administrator, memberID, nodeName string) error {
+// leave removes a member if it is in the store.
+func leave(ctx context.Context, others *Administrator, memberID string) error {
 	members, err := others.Members(ctx)
 	if err != nil {
 		return fmt.Errorf("list the store's members: %w", err)
@@ -126,7 +150,12 @@ func leave(ctx context.Context, others *Administrator, memberID, nodeName string
 			return fmt.Errorf("remove member %s from the store: %w", memberID, err)
 		}
 	}
-	err = others.Client.CoreV1().Nodes().Delete(ctx, nodeName, metav1.DeleteOptions{})
+	return nil
+}
+
+// forgetNode deletes a node whose agent has ended: a living one would come back.
+func forgetNode(ctx context.Context, others *Administrator, nodeName string) error {
+	err := others.Client.CoreV1().Nodes().Delete(ctx, nodeName, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete node %s: %w", nodeName, err)
 	}

@@ -190,16 +190,27 @@ func (j *joining) becomeWorker(ctx context.Context) error {
 func (j *joining) giveUp(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
+	var others *Administrator
 	if j.added {
+		var err error
+		others, err = NewAdministratorAt(j.options.AdminKubeconfig(), j.cluster.terms.ControlAddresses)
 		// Before its daemon stops: a voter that is gone would count in the majority
 		// that is needed to remove it.
-		if err := j.leaveStore(ctx); err != nil {
+		if err == nil {
+			err = leave(ctx, others, j.machine.MemberID)
+		}
+		if err != nil {
 			return errors.Join(cause, fmt.Errorf("the failed join is not undone, because this machine cannot be removed from the store, and its daemons keep running: "+
 				"once the cluster answers run \"skiff join\" again, or \"skiff reset --yes\": %w", err))
 		}
 	}
 	if err := up.Reset(ctx, j.options.Layout, io.Discard); err != nil {
 		return errors.Join(cause, fmt.Errorf("the failed join is not undone; \"skiff reset --yes\" does it: %w", err))
+	}
+	if others != nil {
+		if err := forgetNode(ctx, others, j.plan.Agent.NodeName); err != nil {
+			return errors.Join(cause, fmt.Errorf("the join is undone, but for its node: delete it on a control machine with kubectl: %w", err))
+		}
 	}
 	return fmt.Errorf("%w\nThe join is undone, nothing of it is left on this machine", cause)
 }

@@ -130,7 +130,7 @@ func Reset(ctx context.Context, l Layout, out io.Writer) error {
 	}
 	folders := []string{
 		l.Data(), l.PKI(), l.Run(), l.Logs(), rootDir, podLogs, links,
-		l.AdminKubeconfig(), l.Kubeconfig("agent"), l.Kubeconfig("proxy"), l.path("etc/skiff/servers"),
+		l.AdminKubeconfig(), l.Kubeconfig("agent"), l.Kubeconfig("proxy"), l.serversFile(),
 	}
 	// What init or join wrote goes; what people wrote for "skiff up" stays.
 	if machine, err := l.Machine(); machine != nil || err != nil {

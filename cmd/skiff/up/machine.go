@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -61,6 +62,21 @@ func (l Layout) Machine() (*Machine, error) {
 func (l Layout) SaveMachine(m Machine) error {
 	m.TypeMeta = config.TypeMeta{APIVersion: config.APIVersion, Kind: MachineKind}
 	return config.Write(l.machineFile(), &m)
+}
+
+// serversFile holds the API servers this machine's agent has learnt of.
+func (l Layout) serversFile() string { return l.path("etc/skiff/servers") }
+
+// Servers are host:port of the API servers this machine knows of from when it
+// joined and from what its agent has learnt since: for when the own one is down.
+func (l Layout) Servers() []string {
+	var known []string
+	if machine, err := l.Machine(); err == nil && machine != nil {
+		known = machine.ControlAddresses
+	}
+	// Without the file there is nothing more to know.
+	learnt, _ := os.ReadFile(l.serversFile())
+	return append(known, strings.Fields(string(learnt))...)
 }
 
 // role is what this machine is; a control machine when nothing says otherwise.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -150,6 +151,10 @@ func (o *Options) launch(ctx context.Context, p *Plan, out io.Writer) error {
 
 // watch returns an error when a daemon is missing for longer than a restart takes.
 func (o *Options) watch(ctx context.Context, p *Plan) error {
+	names := daemonsOf(p.c.role)
+	if _, err := os.Stat(o.PIDFile(containerd)); err == nil && !o.systemd() {
+		names = append([]string{containerd}, names...)
+	}
 	missing := map[string]time.Time{}
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
@@ -158,7 +163,7 @@ func (o *Options) watch(ctx context.Context, p *Plan) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			for _, name := range daemonsOf(p.c.role) {
+			for _, name := range names {
 				if o.alive(name) {
 					delete(missing, name)
 					continue
@@ -167,7 +172,7 @@ func (o *Options) watch(ctx context.Context, p *Plan) error {
 					missing[name] = now
 				}
 				if now.Sub(missing[name]) > goneAfter {
-					return fmt.Errorf("skiff-%s ends instead of running; the end of its log:\n%s", name, o.logTail(name))
+					return fmt.Errorf("%s ends instead of running; the end of its log:\n%s", o.program(name), o.logTail(name))
 				}
 			}
 		}
@@ -178,7 +183,18 @@ func (o *Options) alive(name string) bool {
 	if o.systemd() {
 		return systemctl("is-failed", "--quiet", unit(name)) != nil
 	}
-	return running(o.PIDFile(name), "skiff-"+name) != 0
+	return running(o.PIDFile(name), o.program(name)) != 0
+}
+
+// containerd is what our own containerd is called beside the daemons.
+const containerd = "containerd"
+
+// program is the name of the executable of a daemon, or of our containerd.
+func (o *Options) program(name string) string {
+	if name == containerd {
+		return filepath.Base(o.ContainerdBinary)
+	}
+	return "skiff-" + name
 }
 
 func (o *Options) logTail(name string) string {
