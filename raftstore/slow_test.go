@@ -153,7 +153,7 @@ func TestHangingDiskEndsALeader(t *testing.T) {
 			c.add(id)
 		}
 	}
-	slow.delay.Store(int64(10 * time.Second))
+	slow.delay.Store(int64(time.Minute)) // longer than anybody here waits
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { _, _ = c.members["a"].Put(ctx, PutRequest{Key: "/r/a/k"}) }()
 	if err := <-fatal; !strings.Contains(err.Error(), "has not answered") {
