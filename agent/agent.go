@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -77,6 +78,8 @@ type Config struct {
 	Runtime Runtime
 	Host    Host
 	Logger  *slog.Logger
+	// Certificate is that of the HTTPS endpoint; nil: that of the settings' files.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Ready is called once, when the HTTPS endpoint listens.
 	Ready func()
 }
@@ -219,9 +222,11 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool) error {
 	if err != nil {
 		return err
 	}
-	certificate, err := server.Certificate(a.Settings.TLSCertFile, a.Settings.TLSKeyFile)
-	if err != nil {
-		return err
+	certificate := a.Certificate
+	if certificate == nil {
+		if certificate, err = server.Certificate(a.Settings.TLSCertFile, a.Settings.TLSKeyFile); err != nil {
+			return err
+		}
 	}
 	s := server.New(server.Config{
 		NodeName: a.NodeName, Address: net.JoinHostPort("", strconv.Itoa(a.Settings.Port)), Certificate: certificate, Authenticator: authn, Authorizer: authz,

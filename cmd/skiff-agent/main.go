@@ -15,12 +15,10 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
 	"github.com/skiff-run/skiff/agent"
 	"github.com/skiff-run/skiff/agent/node"
-	"github.com/skiff-run/skiff/internal/apiclient"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/tracking"
@@ -83,13 +81,9 @@ func run(ctx context.Context, c *config.Agent) error {
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}
-	connection, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-agent/"+daemon.Version, logger)
+	connection, err := connect(c, name, logger)
 	if err != nil {
 		return err
-	}
-	client, err := kubernetes.NewForConfig(connection.Config)
-	if err != nil {
-		return fmt.Errorf("client for %s: %w", connection.Config.Host, err)
 	}
 	ip, err := nodeIP(c, connection.Config.Host)
 	if err != nil {
@@ -111,8 +105,12 @@ func run(ctx context.Context, c *config.Agent) error {
 			logger.Warn("close the runtime", "error", err)
 		}
 	}()
+	serving, keep, err := servingCertificate(c, connection, name, ip)
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
-		Settings: c, NodeName: name, NodeIP: ip, Version: daemon.Version, Client: client, Logger: logger,
+		Settings: c, NodeName: name, NodeIP: ip, Version: daemon.Version, Client: connection.Client(), Logger: logger, Certificate: serving,
 		Runtime: agent.Containerd{Runtime: containers}, Host: agent.Machine{Runtime: containers},
 		Ready: func() { daemon.Ready("running the pods of " + name) },
 	})
@@ -120,8 +118,15 @@ func run(ctx context.Context, c *config.Agent) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.Run(ctx) })
-	group.Go(func() error { return connection.Follow(ctx) })
+	group.Go(func() error {
+		if err := connection.Wait(ctx); err != nil {
+			return err
+		}
+		stop := keep()
+		defer stop()
+		return a.Run(ctx)
+	})
+	group.Go(func() error { return connection.Run(ctx) })
 	group.Go(func() error {
 		daemon.Watchdog(ctx, logger, func(ctx context.Context) error { _, err := containers.Version(ctx, ""); return err })
 		return nil

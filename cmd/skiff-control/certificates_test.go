@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	certificateutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/cluster-bootstrap/token/jws"
 
@@ -59,7 +60,7 @@ func newCluster(t *testing.T) *cluster {
 	dir := t.TempDir()
 	c := config.DefaultControl()
 	c.DataDir, c.PKIDir, c.BindAddress, c.AdvertiseAddress, c.Port, c.LogLevel = filepath.Join(dir, "data"), filepath.Join(dir, "pki"), "127.0.0.1", "192.0.2.1", port, "warn"
-	c.PeerPort = 0
+	c.PeerPort = freePort(t)
 	authority, err := pki.EnsureControl(pki.Control{Dir: c.PKIDir, ServiceCIDR: c.ServiceCIDR, ClusterDomain: c.ClusterDomain})
 	if err != nil {
 		t.Fatal(err)
@@ -271,8 +272,17 @@ func TestAPersonApprovesAUsersCertificateAndItIsSigned(t *testing.T) {
 	if err != nil || approved.Status.Conditions[0].LastUpdateTime.IsZero() {
 		t.Fatalf("got %v, %v", approved, err)
 	}
-	approved.Status.Conditions = append(approved.Status.Conditions, condition(certificatesv1.CertificateDenied))
-	if _, err := requests.UpdateApproval(t.Context(), "jane", approved, metav1.UpdateOptions{}); err == nil || !strings.Contains(err.Error(), "Approved and Denied conditions are mutually exclusive") {
+	// The signer writes at the same time.
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		current, err := requests.Get(t.Context(), "jane", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		current.Status.Conditions = append(current.Status.Conditions, condition(certificatesv1.CertificateDenied))
+		_, err = requests.UpdateApproval(t.Context(), "jane", current, metav1.UpdateOptions{})
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "Approved and Denied conditions are mutually exclusive") {
 		t.Errorf("got %v", err)
 	}
 	testenv.Eventually(t, limit, func() bool {

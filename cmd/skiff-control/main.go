@@ -126,19 +126,8 @@ func run(ctx context.Context, c *config.Control) (err error) {
 
 // keeper renews this machine's certificates.
 func keeper(c *config.Control, store *raftstore.Store, logger *slog.Logger) *renewal.Keeper {
-	members := func(ctx context.Context) ([]string, error) {
-		found, err := store.Members(ctx)
-		if err != nil {
-			return nil, err
-		}
-		ids := make([]string, len(found))
-		for i, member := range found {
-			ids[i] = member.ID
-		}
-		return ids, nil
-	}
 	return &renewal.Keeper{
-		Dir: c.PKIDir, Member: store.Status().MemberID, Ledger: renewal.NewLedger(store, members), Logger: logger.With("component", "renewal"),
+		Dir: c.PKIDir, Member: store.Status().MemberID, Ledger: renewal.NewLedger(store), Logger: logger.With("component", "renewal"),
 	}
 }
 

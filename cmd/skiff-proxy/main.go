@@ -3,17 +3,19 @@ package main
 
 import (
 	"context"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/skiff-run/skiff/internal/apiclient"
 	"github.com/skiff-run/skiff/internal/config"
@@ -72,19 +74,15 @@ func run(ctx context.Context, c *config.Proxy) error {
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}
-	connection, err := apiclient.Load(c.Kubeconfig, c.ControlAddresses, "skiff-proxy/"+daemon.Version, logger)
+	connection, err := connect(c, logger)
 	if err != nil {
 		return err
-	}
-	client, err := kubernetes.NewForConfig(connection.Config)
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
 	}
 	backend, err := nftables.New(backendOptions(c))
 	if err != nil {
 		return err
 	}
-	settings := proxy.Config{Client: client, NodeName: name, Backend: backend, Logger: logger}
+	settings := proxy.Config{Client: connection.Client(), NodeName: name, Backend: backend, Logger: logger}
 	if c.HealthPort != 0 {
 		settings.HealthAddress = net.JoinHostPort("0.0.0.0", strconv.Itoa(c.HealthPort))
 	}
@@ -102,9 +100,28 @@ func run(ctx context.Context, c *config.Proxy) error {
 	}
 	logger.Info("starting", "node", name, "mode", c.Mode, "version", daemon.Version)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.Run(ctx) })
-	group.Go(func() error { return connection.Follow(ctx) })
+	group.Go(func() error {
+		if err := connection.Wait(ctx); err != nil {
+			return err
+		}
+		return p.Run(ctx)
+	})
+	group.Go(func() error { return connection.Run(ctx) })
 	return group.Wait()
+}
+
+// connect prepares the way to the control plane.
+func connect(c *config.Proxy, logger *slog.Logger) (*apiclient.Connection, error) {
+	options := apiclient.Options{
+		Kubeconfig: c.Kubeconfig, Addresses: c.ControlAddresses, UserAgent: "skiff-proxy/" + daemon.Version, Logger: logger,
+	}
+	if c.RotateCertificates || c.BootstrapKubeconfig != "" {
+		options.Rotation = &apiclient.Rotation{
+			Dir: filepath.Join(filepath.Dir(c.Kubeconfig), "pki"), Name: "proxy-client", Signer: apiclient.ProxySigner,
+			Subject: pkix.Name{CommonName: "system:kube-proxy"}, BootstrapKubeconfig: c.BootstrapKubeconfig,
+		}
+	}
+	return apiclient.Load(options)
 }
 
 // backendOptions converts what Validate has checked.

@@ -36,15 +36,10 @@ type Ledger interface {
 const ledgerPrefix = "/skiff.dev/authorities/"
 
 // storeLedger keeps the ledger in the replicated store.
-type storeLedger struct {
-	store   *raftstore.Store
-	members func(ctx context.Context) ([]string, error)
-}
+type storeLedger struct{ store *raftstore.Store }
 
-// NewLedger returns the ledger in the store; members lists the ids of its members.
-func NewLedger(store *raftstore.Store, members func(ctx context.Context) ([]string, error)) Ledger {
-	return &storeLedger{store, members}
-}
+// NewLedger returns the ledger in the store.
+func NewLedger(store *raftstore.Store) Ledger { return &storeLedger{store} }
 
 // Records implements Ledger, from this member's state: a record that arrives
 // later is seen in the next round.
@@ -85,4 +80,14 @@ func (l *storeLedger) Delete(ctx context.Context, member string) error {
 }
 
 // Members implements Ledger.
-func (l *storeLedger) Members(ctx context.Context) ([]string, error) { return l.members(ctx) }
+func (l *storeLedger) Members(ctx context.Context) ([]string, error) {
+	members, err := l.store.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(members))
+	for i, member := range members {
+		ids[i] = member.ID
+	}
+	return ids, nil
+}

@@ -34,7 +34,7 @@ func kubeconfig(t *testing.T, server string) string {
 
 func load(t *testing.T, path string) *Connection {
 	t.Helper()
-	c, err := Load(path, nil, "test", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	c, err := Load(Options{Kubeconfig: path, UserAgent: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,6 @@ import (
 const (
 	// dialTimeout bounds one attempt at one address.
 	dialTimeout = 800 * time.Millisecond
-	// silence is how long a connection is kept whose peer acknowledges nothing.
-	silence = 2 * time.Second
 	// patience is how long a request waits while no API server can be reached.
 	// It goes on at once when one can; a request that failed would be repeated
 	// only after a pause that grows with the length of the outage.
@@ -48,21 +46,31 @@ type Dialer struct {
 // NewDialer returns a dialer for the addresses, of which there must be one. It
 // fails as soon as it has tried all.
 func NewDialer(addresses []string) *Dialer {
-	d := &net.Dialer{
-		Timeout:         dialTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2},
-		Control:         limitSilence,
-	}
-	return &Dialer{
-		dial: d.DialContext, moved: func(string) {}, turn: make(chan struct{}, 1),
+	d := &Dialer{
+		moved: func(string) {}, turn: make(chan struct{}, 1),
 		addresses: addresses, current: addresses[0], open: map[*connection]bool{},
 	}
+	// HTTP/2 asks for signs of life itself, so the kernel's keepalive has nothing to do.
+	tcp := &net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: d.limitSilence}
+	d.dial = tcp.DialContext
+	return d
+}
+
+// pace is how soon a connection is believed to be dead now.
+func (d *Dialer) pace() pace {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.addresses) > 1 {
+		return hurried
+	}
+	return calm
 }
 
 // limitSilence makes the kernel give up a connection whose peer acknowledges
 // nothing: a machine that lost its power sends no goodbye.
-func limitSilence(_, _ string, c syscall.RawConn) error {
+func (d *Dialer) limitSilence(_, _ string, c syscall.RawConn) error {
 	var err error
+	silence := d.pace().acknowledge
 	if controlErr := c.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence.Milliseconds()))
 	}); controlErr != nil {

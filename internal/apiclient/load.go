@@ -7,18 +7,19 @@
 package apiclient
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
@@ -30,66 +31,108 @@ const (
 	serversFile = "servers"
 )
 
+// Options of a connection.
+type Options struct {
+	// Kubeconfig holds the credentials and the address of an API server.
+	Kubeconfig string
+	// Addresses are host:port of API servers besides the kubeconfig's own.
+	Addresses []string
+	UserAgent string
+	// Rotation gets the client certificate from the API; nil uses the
+	// kubeconfig's, which somebody else renews.
+	Rotation *Rotation
+	Logger   *slog.Logger
+}
+
 // Connection is the way to the control plane. Its methods may be called from
 // several goroutines.
 type Connection struct {
 	// Config makes clients that use the connection.
 	Config *rest.Config
 
+	kubeconfig string
+	hostname   string
+	client     kubernetes.Interface
+	rotation   *Rotation
+	rotating   *rotating
 	dialer     *Dialer
 	configured []string
 	remembered string
 	logger     *slog.Logger
 }
 
-// Load reads the kubeconfig and prepares a client. addresses are host:port of
-// API servers besides the kubeconfig's own.
-func Load(kubeconfig string, addresses []string, userAgent string, logger *slog.Logger) (*Connection, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+// Load reads the kubeconfig and prepares a client. Nothing is sent before Run
+// or a request.
+func Load(o Options) (*Connection, error) {
+	if o.Rotation != nil && o.Rotation.BootstrapKubeconfig != "" {
+		if err := o.Rotation.adoptKubeconfig(o.Kubeconfig); err != nil {
+			return nil, err
+		}
+	}
+	file, err := readKubeconfig(o.Kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
-	}
-	server, err := url.Parse(config.Host)
-	if err != nil || server.Host == "" {
-		return nil, fmt.Errorf("kubeconfig %s: server %q is not a URL", kubeconfig, config.Host)
-	}
-	config.UserAgent = userAgent
-	config.ContentType = protobuf
-	config.AcceptContentTypes = protobuf + ",application/json"
-	config.QPS, config.Burst = 100, 200
-	if config.TLSClientConfig.ServerName == "" {
-		config.TLSClientConfig.ServerName = serverName
-	}
-	if err := impatience(); err != nil {
 		return nil, err
 	}
+	server, err := url.Parse(file.server)
+	if err != nil || server.Host == "" {
+		return nil, fmt.Errorf("kubeconfig %s: server %q is not a URL", o.Kubeconfig, file.server)
+	}
 	c := &Connection{
-		Config: config, configured: unique(append([]string{hostPort(server)}, addresses...)),
-		remembered: filepath.Join(filepath.Dir(kubeconfig), serversFile), logger: logger,
+		kubeconfig: o.Kubeconfig, hostname: server.Hostname(), rotation: o.Rotation,
+		configured: unique(append([]string{hostPort(server)}, o.Addresses...)),
+		remembered: filepath.Join(filepath.Dir(o.Kubeconfig), serversFile), logger: o.Logger,
 	}
 	c.dialer = NewDialer(c.configured)
 	c.dialer.patience = patience
-	c.dialer.moved = func(address string) { logger.Info("moving to another API server", "address", address) }
+	c.dialer.moved = func(address string) { c.logger.Info("moving to another API server", "address", address) }
 	if data, err := os.ReadFile(c.remembered); err == nil {
 		c.dialer.Set(unique(append(slices.Clone(c.configured), strings.Fields(string(data))...)))
 	}
-	config.Dial = c.dialer.DialContext
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &judge{next: next, dialer: c.dialer} })
+	var shown credentials = file
+	if o.Rotation != nil {
+		c.rotating = &rotating{kubeconfigFile: file}
+		shown = c.rotating
+	}
+	c.Config = c.restConfig(&transport{credentials: shown, dialer: c.dialer, hostname: c.hostname})
+	c.Config.Host, c.Config.UserAgent = file.server, o.UserAgent
+	if c.client, err = kubernetes.NewForConfig(c.Config); err != nil {
+		return nil, fmt.Errorf("make client of %s: %w", file.server, err)
+	}
+	if o.Rotation != nil {
+		if err := o.Rotation.begin(file.ca); err != nil {
+			return nil, err
+		}
+		if c.rotating.manager, err = c.newManager(o.Rotation, file); err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
-// impatience makes HTTP/2 ask a silent API server for a sign of life: one that
-// is paused holds its connections open for ever. client-go takes these settings
-// from the environment only; what an operator set stays.
-func impatience() error {
-	for name, seconds := range map[string]string{"HTTP2_READ_IDLE_TIMEOUT_SECONDS": "3", "HTTP2_PING_TIMEOUT_SECONDS": "2"} {
-		if os.Getenv(name) == "" {
-			if err := os.Setenv(name, seconds); err != nil {
-				return fmt.Errorf("set %s: %w", name, err)
-			}
-		}
+func (c *Connection) restConfig(t *transport) *rest.Config {
+	return &rest.Config{
+		Host: "https://" + net.JoinHostPort(t.hostname, "443"), Transport: &judge{next: t, dialer: c.dialer}, QPS: 100, Burst: 200,
+		ContentConfig: rest.ContentConfig{ContentType: protobuf, AcceptContentTypes: protobuf + ",application/json"},
 	}
-	return nil
+}
+
+// Client is a client over the connection.
+func (c *Connection) Client() kubernetes.Interface { return c.client }
+
+// Run keeps the addresses of the API servers up to date, and the certificate
+// and the trusted authorities if they are ours to keep, until ctx ends.
+func (c *Connection) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.Follow(ctx) })
+	if c.rotating != nil {
+		group.Go(func() error {
+			c.followAuthorities(ctx)
+			return nil
+		})
+		c.rotating.manager.Start()
+		defer c.rotating.manager.Stop()
+	}
+	return group.Wait()
 }
 
 func hostPort(u *url.URL) string {

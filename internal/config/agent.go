@@ -23,6 +23,12 @@ type Agent struct {
 
 	// Kubeconfig holds the agent's credentials and the address of an API server.
 	Kubeconfig string `yaml:"kubeconfig" help:"credentials and address of an API server"`
+	// BootstrapKubeconfig holds a bootstrap token with which a machine without a
+	// certificate asks for its first.
+	BootstrapKubeconfig string `yaml:"bootstrapKubeconfig" help:"bootstrap token to ask for the first certificate with"`
+	// RotateCertificates has the API issue and renew this machine's certificates.
+	// A control machine signs its agent's certificates itself.
+	RotateCertificates bool `yaml:"rotateCertificates" help:"have the API issue and renew this machine's certificates"`
 	// ControlAddresses are host:port of all API servers; empty: the kubeconfig's only.
 	ControlAddresses []string `yaml:"controlAddresses" help:"host:port of every API server"`
 
@@ -112,6 +118,9 @@ func (c *Agent) Validate() field.ErrorList {
 		{"containerLogsDir", c.ContainerLogsDir}, {"containerdAddress", c.ContainerdAddress},
 	} {
 		errs = append(errs, requirePath(p.name, p.value)...)
+	}
+	if c.BootstrapKubeconfig != "" {
+		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)
 	}
 	errs = append(errs, requirePort("port", c.Port)...)
 	for i, a := range c.ControlAddresses {

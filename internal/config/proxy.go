@@ -16,6 +16,12 @@ type Proxy struct {
 	// NodeName is the Node this proxy serves. Empty: the host name in lower case.
 	NodeName   string `yaml:"nodeName" help:"Node this proxy serves; the host name when empty"`
 	Kubeconfig string `yaml:"kubeconfig" help:"credentials and address of an API server"`
+	// BootstrapKubeconfig holds a bootstrap token with which a machine without a
+	// certificate asks for its first.
+	BootstrapKubeconfig string `yaml:"bootstrapKubeconfig" help:"bootstrap token to ask for the first certificate with"`
+	// RotateCertificates has the API issue and renew this machine's certificate.
+	// A control machine signs its proxy's certificate itself.
+	RotateCertificates bool `yaml:"rotateCertificates" help:"have the API issue and renew this machine's certificate"`
 	// ControlAddresses are host:port of all API servers; empty: the kubeconfig's only.
 	ControlAddresses []string `yaml:"controlAddresses" help:"host:port of every API server"`
 
@@ -63,6 +69,9 @@ func DefaultProxy() *Proxy {
 func (c *Proxy) Validate() field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, requirePath("kubeconfig", c.Kubeconfig)...)
+	if c.BootstrapKubeconfig != "" {
+		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)
+	}
 	errs = append(errs, requireOneOf("mode", c.Mode, "nftables")...)
 	_, clusterErrs := requirePrefix("clusterCIDR", c.ClusterCIDR)
 	errs = append(errs, clusterErrs...)

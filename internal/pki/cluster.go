@@ -111,7 +111,7 @@ func WriteKubeconfig(path, cluster, server string, ca []byte, user string, pair 
 	if err != nil {
 		return fmt.Errorf("encode kubeconfig %s: %w", filepath.Base(path), err)
 	}
-	return writeFile(path, data)
+	return WriteFile(path, data)
 }
 
 func unique(names []string) []string {

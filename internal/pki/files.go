@@ -118,14 +118,14 @@ func readPair(dir, name string) (Pair, error) {
 }
 
 func writePair(dir, name string, pair Pair) error {
-	if err := writeFile(filepath.Join(dir, name+".key"), pair.Key); err != nil {
+	if err := WriteFile(filepath.Join(dir, name+".key"), pair.Key); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, name+".crt"), pair.Certificate)
+	return WriteFile(filepath.Join(dir, name+".crt"), pair.Certificate)
 }
 
-// writeFile replaces a file at once or not at all, readable by its owner only.
-func writeFile(path string, data []byte) error {
+// WriteFile replaces a file at once or not at all, readable by its owner only.
+func WriteFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("make folder of %s: %w", path, err)
 	}

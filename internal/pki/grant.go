@@ -86,7 +86,7 @@ func Install(dir string, files map[string][]byte) error {
 		}
 	}
 	for name, data := range files {
-		if err := writeFile(filepath.Join(dir, name), data); err != nil {
+		if err := WriteFile(filepath.Join(dir, name), data); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 )
 
 // Identity is a certificate with its key and the authorities whose
@@ -17,17 +16,9 @@ type Identity struct {
 
 	// mu guards what follows.
 	mu          sync.Mutex
-	seen        [3]stamp
+	seen        [3]Stamp
 	certificate *tls.Certificate
 	roots       *x509.CertPool
-}
-
-// stamp tells one content of a file from the next: files are replaced by
-// renaming, so the inode differs even within the clock's resolution.
-type stamp struct {
-	inode uint64
-	size  int64
-	time  time.Time
 }
 
 // LoadIdentity reads the three files and returns an error that names the one
@@ -68,10 +59,10 @@ func (i *Identity) leaf() *x509.Certificate {
 
 // refresh reads the files when one of them was replaced.
 func (i *Identity) refresh() error {
-	var now [3]stamp
+	var now [3]Stamp
 	for n, path := range []string{i.certificateFile, i.keyFile, i.rootsFile} {
 		var err error
-		if now[n], err = stampOf(path); err != nil {
+		if now[n], err = StampOf(path); err != nil {
 			return fmt.Errorf("load certificate: %w", err)
 		}
 	}

@@ -3,6 +3,7 @@ package pki
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -68,6 +69,17 @@ func Check(dir string) ([]Certificate, error) {
 		pair, err := readPair(dir, name)
 		found = append(found, known.describe(name, path, pair, err))
 	}
+	issued, err := filepath.Glob(filepath.Join(dir, "*"+issuedSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("list certificates in %s: %w", dir, err)
+	}
+	for _, path := range issued {
+		data, err := os.ReadFile(path)
+		c := known.describe(strings.TrimSuffix(filepath.Base(path), issuedSuffix), path, Pair{Certificate: data, Key: keyOf(data)}, err)
+		// The daemon that has it asks the API for the next.
+		c.Renewable = false
+		found = append(found, c)
+	}
 	kubeconfigs, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*.conf"))
 	if err != nil {
 		return nil, fmt.Errorf("list kubeconfigs beside %s: %w", dir, err)
@@ -85,6 +97,24 @@ func Check(dir string) ([]Certificate, error) {
 		}
 	}
 	return found, nil
+}
+
+// issuedSuffix ends the files in which daemons keep a certificate and key that
+// the API has issued.
+const issuedSuffix = "-current.pem"
+
+// keyOf returns the part of PEM data from the key on.
+func keyOf(data []byte) []byte {
+	for rest := data; ; {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			return nil
+		}
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return pem.EncodeToMemory(block)
+		}
+		rest = after
+	}
 }
 
 // signers are the authorities of a folder by name: what they trust, and the key

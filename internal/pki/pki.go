@@ -231,7 +231,7 @@ func EnsureKeyPair(dir, name string) error {
 		if data, err = encodeKey(fresh); err != nil {
 			return fmt.Errorf("make key %s: %w", name, err)
 		}
-		if err := writeFile(keyPath, data); err != nil {
+		if err := WriteFile(keyPath, data); err != nil {
 			return err
 		}
 		key = fresh
@@ -246,7 +246,7 @@ func EnsureKeyPair(dir, name string) error {
 	if err != nil {
 		return fmt.Errorf("key %s: %w", keyPath, err)
 	}
-	return writeFile(filepath.Join(dir, name+".pub"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
+	return WriteFile(filepath.Join(dir, name+".pub"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
 }
 
 func newTemplate(commonName string, life time.Duration) (*x509.Certificate, error) {

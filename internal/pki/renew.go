@@ -122,7 +122,7 @@ func (a *Authority) replace(dir string, c Certificate) error {
 	if err != nil {
 		return fmt.Errorf("encode kubeconfig: %w", err)
 	}
-	return writeFile(c.Path, data)
+	return WriteFile(c.Path, data)
 }
 
 // trustInKubeconfigs puts the authorities trusted now into the kubeconfigs
@@ -158,7 +158,7 @@ func trustInKubeconfigs(dir string) ([]string, error) {
 		}
 		data, err := clientcmd.Write(*config)
 		if err == nil {
-			err = writeFile(path, data)
+			err = WriteFile(path, data)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("update kubeconfig %s: %w", path, err))

@@ -120,7 +120,7 @@ const sinceHeader = "Since"
 
 // writeStep keeps the certificate of a step with the time it was taken at.
 func writeStep(path string, certificate *x509.Certificate) error {
-	return writeFile(path, pem.EncodeToMemory(&pem.Block{
+	return WriteFile(path, pem.EncodeToMemory(&pem.Block{
 		Type: "CERTIFICATE", Bytes: certificate.Raw, Headers: map[string]string{sinceHeader: time.Now().UTC().Format(time.RFC3339)},
 	}))
 }
@@ -179,7 +179,7 @@ func introduce(dir, name string) error {
 	if err := writeStep(filepath.Join(dir, name+nextSuffix+".crt"), certificate); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, name+nextSuffix+".key"), next.Key); err != nil {
+	if err := WriteFile(filepath.Join(dir, name+nextSuffix+".key"), next.Key); err != nil {
 		return err
 	}
 	return extendTrust(dir, name)
@@ -232,7 +232,7 @@ func retire(dir, name string) error {
 	if err := remove(filepath.Join(dir, name+previousSuffix+".crt")); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, name+".crt"), EncodeBundle(slices.DeleteFunc(bundle, r.Previous.Equal)))
+	return WriteFile(filepath.Join(dir, name+".crt"), EncodeBundle(slices.DeleteFunc(bundle, r.Previous.Equal)))
 }
 
 // Abandon undoes Introduce.
@@ -258,7 +258,7 @@ func abandon(dir, name string) error {
 	if err := remove(filepath.Join(dir, name+nextSuffix+".crt")); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, name+".crt"), EncodeBundle(slices.DeleteFunc(bundle, r.Next.Equal)))
+	return WriteFile(filepath.Join(dir, name+".crt"), EncodeBundle(slices.DeleteFunc(bundle, r.Next.Equal)))
 }
 
 // Trust makes dir/name.crt hold what this machine wants trusted and the given
@@ -299,7 +299,7 @@ func trust(dir, name string, others []*x509.Certificate) (bool, error) {
 	if sameSet && (r.Signing == nil || present[0].Equal(r.Signing)) {
 		return false, nil
 	}
-	return true, writeFile(path, EncodeBundle(wanted))
+	return true, WriteFile(path, EncodeBundle(wanted))
 }
 
 // extendTrust adds what this machine wants trusted to what is trusted already.

@@ -56,7 +56,7 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(to, data); err != nil {
+	if err := WriteFile(to, data); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -94,7 +94,7 @@ func TestARenewedMemberCertificateIsShownWithoutAnotherLoad(t *testing.T) {
 		t.Errorf("the new certificate is not used: %v", err)
 	}
 	// Half a replacement: the last good pair stays.
-	if err := writeFile(filepath.Join(dir, "store-peer.key"), []byte("garbage")); err != nil {
+	if err := WriteFile(filepath.Join(dir, "store-peer.key"), []byte("garbage")); err != nil {
 		t.Fatal(err)
 	}
 	if kept, err := identity.Certificate(); err != nil || kept != after {
@@ -135,7 +135,7 @@ func TestABundleSignsWithTheCertificateOfItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(filepath.Join(dir, "ca.crt"), EncodeBundle([]*x509.Certificate{other.Certificate, authority.Certificate})); err != nil {
+	if err := WriteFile(filepath.Join(dir, "ca.crt"), EncodeBundle([]*x509.Certificate{other.Certificate, authority.Certificate})); err != nil {
 		t.Fatal(err)
 	}
 	loaded, err := LoadAuthority(dir, "ca")

@@ -121,6 +121,9 @@ func (o *Options) configure() (configurations, error) {
 			return c, err
 		}
 	}
+	if c.role == operator.Worker {
+		c.agent.RotateCertificates, c.proxy.RotateCertificates = true, true
+	}
 	if err := o.override(c); err != nil {
 		return c, err
 	}

@@ -49,7 +49,9 @@ func (p *progress) client() (kubernetes.Interface, string, error) {
 	if p.configurations.role == operator.Worker {
 		agent := p.configurations.agent
 		var worker *apiclient.Connection
-		if worker, err = apiclient.Load(agent.Kubeconfig, agent.ControlAddresses, "skiff/"+daemon.Version, slog.New(slog.DiscardHandler)); err == nil {
+		if worker, err = apiclient.Load(apiclient.Options{
+			Kubeconfig: agent.Kubeconfig, Addresses: agent.ControlAddresses, UserAgent: "skiff/" + daemon.Version, Logger: slog.New(slog.DiscardHandler),
+		}); err == nil {
 			connection = worker.Config
 		}
 	} else {

@@ -44,7 +44,7 @@ type Controller struct {
 
 // rereadEvery is how often the bundle is compared with what is published:
 // authorities are replaced while the controller runs.
-const rereadEvery = time.Minute
+const rereadEvery = 10 * time.Second
 
 // New returns a controller that publishes the PEM bundle that ca returns, on the
 // client and the informers, which the caller starts.

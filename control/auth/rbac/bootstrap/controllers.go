@@ -120,6 +120,8 @@ func local() ([]rbacv1.Role, []rbacv1.RoleBinding) {
 			role(system, controllerPrefix+"token-cleaner", on("get list watch delete", "core", "secrets"), recordEvents()),
 			role(public, controllerPrefix+"bootstrap-signer",
 				on(read, "core", "configmaps"), on("update", "core", "configmaps", "cluster-info"), recordEvents()),
+			// Machines learn of authorities that are to be trusted.
+			role(metav1.NamespaceDefault, "skiff:trusted-authorities", on("get", "core", "configmaps", "kube-root-ca.crt")),
 			// Whoever wants to join reads the cluster's authority before it can know anybody.
 			role(public, "kubeadm:bootstrap-signer-clusterinfo", on("get", "core", "configmaps", "cluster-info")),
 		}, []rbacv1.RoleBinding{
@@ -128,6 +130,7 @@ func local() ([]rbacv1.Role, []rbacv1.RoleBinding) {
 			bind(system, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", signer),
 			bind(system, controllerPrefix+"token-cleaner", controllerPrefix+"token-cleaner", cleaner),
 			bind(public, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", signer),
+			bind(metav1.NamespaceDefault, "skiff:trusted-authorities", "skiff:trusted-authorities", group("system:nodes"), person("system:kube-proxy")),
 			bind(public, "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo", person("system:anonymous")),
 		}
 }
