@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"sync"
 	"testing"
@@ -14,12 +15,12 @@ import (
 // BenchmarkPod compares a pod's way from nothing to running with the same
 // container started by ctr, which is the limit set by containerd and runc.
 func BenchmarkPod(b *testing.B) {
-	for name, bin := range installs() {
+	for name, bin := range installs(b) {
 		b.Run(name, func(b *testing.B) {
 			d := startContainerd(b, bin)
 			ctr := func(id string) error {
 				program := "ctr"
-				if bin != "" {
+				if _, err := os.Stat(d.program("ctr")); bin != "" && err == nil {
 					program = d.program("ctr")
 				}
 				out, err := exec.Command(program, "-a", d.socket(), "-n", "k8s.io", "run", "-d", "--cgroup", d.options(benchNumber).CgroupRoot+"/kubepods/podctr/"+id, testImage, id, "sleep", "1000").CombinedOutput()

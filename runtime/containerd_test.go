@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,17 +45,69 @@ func (d *daemon) program(name string) string { return filepath.Join(d.bin, name)
 
 func (d *daemon) socket() string { return filepath.Join(d.dir, "c.sock") }
 
-// installs are the generations of containerd to test with.
-func installs() map[string]string {
+// installs are the generations of containerd to test with, by name, and the
+// folders of their programs: the machine's, and the one whose client we use,
+// from the folder in SKIFF_TEST_CONTAINERD or built from its module.
+func installs(t testing.TB) map[string]string {
+	t.Helper()
 	found := map[string]string{}
 	if _, err := exec.LookPath("containerd"); err == nil {
 		found["the machine's containerd"] = ""
 	}
 	if dir := os.Getenv("SKIFF_TEST_CONTAINERD"); dir != "" {
 		found["the given containerd"] = dir
+		return found
+	}
+	if os.Geteuid() != 0 {
+		return found // the tests are skipped anyhow
+	}
+	const name = "containerd of the client's version"
+	dir, err := builtContainerd()
+	if err == nil {
+		found[name] = dir
+	} else if t, ok := t.(*testing.T); ok {
+		t.Run(name, func(t *testing.T) { t.Skipf("needs the module proxy to build it: %v", err) })
 	}
 	return found
 }
+
+// builtContainerd returns the folder of containerd and its shim in the version
+// of the client we use. They are built once for all runs.
+var builtContainerd = sync.OnceValues(func() (string, error) {
+	const module = "github.com/containerd/containerd/v2"
+	output, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("find the version of %s: %w", module, err)
+	}
+	version := strings.TrimSpace(string(output))
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "skiff-test", "containerd-"+version)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), "new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(fresh)
+	build := exec.Command("go", "install", "-trimpath", "-tags", "no_btrfs,no_devmapper,no_zfs",
+		module+"/cmd/containerd@"+version, module+"/cmd/containerd-shim-runc-v2@"+version)
+	build.Env = append(os.Environ(), "GOBIN="+fresh, "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build containerd %s: %w\n%s", version, err, output)
+	}
+	// Whole or not at all; another run may have been first.
+	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", fmt.Errorf("keep containerd %s: %w", version, err)
+	}
+	return dir, nil
+})
 
 // startContainerd runs a containerd until the test ends and imports the test image.
 func startContainerd(t testing.TB, bin string) *daemon {

@@ -95,7 +95,7 @@ func TestKilledProcessLosesNoLineAndLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds")
 	}
-	for name, bin := range installs() {
+	for name, bin := range installs(t) {
 		t.Run(name, func(t *testing.T) {
 			const number = 150
 			d := startContainerd(t, bin)

@@ -56,7 +56,7 @@ func TestImagesArePulledFromAMirrorOfDockerHub(t *testing.T) {
 	push("library/web:1.0")
 
 	number := 160
-	for generation, bin := range installs() {
+	for generation, bin := range installs(t) {
 		number++
 		t.Run(generation, func(t *testing.T) {
 			d := startContainerd(t, bin)

@@ -38,7 +38,7 @@ type harness struct {
 
 func TestRuntime(t *testing.T) {
 	testenv.RequireRoot(t)
-	found := installs()
+	found := installs(t)
 	if len(found) == 0 {
 		t.Skip("needs containerd: install it, or name a folder with its programs in SKIFF_TEST_CONTAINERD")
 	}
