@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Host is a test machine. Its methods may be called from several goroutines,
-// except Boot, PowerOff and SetAddress.
+// Host is a test machine. Its methods may be called from several goroutines;
+// Boot, PowerOff and SetAddress by one at a time.
 type Host struct {
 	// Name is its host name.
 	Name string `json:"name"`
@@ -30,6 +31,7 @@ type Host struct {
 	// itself: hosts have no cgroup namespaces.
 	CgroupRoot string `json:"cgroupRoot"`
 
+	mu sync.Mutex // guards Machine
 	// Machine is what runs while the host is on.
 	Machine Machine `json:"machine"`
 	network *Network
@@ -38,7 +40,19 @@ type Host struct {
 }
 
 // On says whether the host is running.
-func (h *Host) On() bool { return h.Machine.on() }
+func (h *Host) On() bool { return h.machine().on() }
+
+func (h *Host) machine() Machine {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Machine
+}
+
+func (h *Host) setMachine(m Machine) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Machine = m
+}
 
 // Boot switches the host on, with the files it had, and plugs it into the switch.
 func (h *Host) Boot() error {
@@ -49,7 +63,8 @@ func (h *Host) Boot() error {
 	if err != nil {
 		return err
 	}
-	h.Machine, h.ended = m, nil
+	h.setMachine(m)
+	h.ended = nil
 	if wait != nil {
 		ended := make(chan struct{})
 		h.ended = ended
@@ -64,19 +79,40 @@ func (h *Host) Boot() error {
 // PowerOff ends everything on the host at once, without a word to anybody.
 // What was written stays, whether synced or not: the machine's kernel lives on.
 func (h *Host) PowerOff(ctx context.Context) error {
-	if err := h.Machine.off(ctx); err != nil {
+	// Whoever entered the host and waits for a process there must be able to see
+	// its end: the kernel waits for that.
+	if err := h.signalWaiting(unix.SIGCONT); err != nil {
+		return err
+	}
+	if err := h.machine().off(ctx); err != nil {
 		return fmt.Errorf("power off host %s: %w", h.Name, err)
 	}
 	if h.ended != nil {
 		<-h.ended
 	}
-	h.Machine = Machine{}
+	h.setMachine(Machine{})
 	return errors.Join(removeCgroups(h.CgroupRoot), h.network.save())
 }
 
 // Path is where a file of the host's /etc or /var lies for us. Only what the
 // host has written itself is there.
 func (h *Host) Path(path string) string { return filepath.Join(h.Files, path) }
+
+// Hide makes folders of /etc or /var empty on the host, whatever the machine
+// has there. It is for hosts that have not booted yet.
+func (h *Host) Hide(folders ...string) error {
+	for _, folder := range folders {
+		path := h.Path(folder)
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return fmt.Errorf("hide %s from host %s: %w", folder, h.Name, err)
+		}
+		// What overlayfs makes of a folder that was removed and made anew.
+		if err := unix.Setxattr(path, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
+			return fmt.Errorf("hide %s from host %s: %w", folder, h.Name, err)
+		}
+	}
+	return nil
+}
 
 // WriteFile writes a file below the host's /etc or /var before its first boot
 // or while it runs.
@@ -99,7 +135,7 @@ func (h *Host) WriteFile(path string, data []byte) error {
 // Command is a program to be run on the host. When ctx ends, it and its
 // children in its process group are killed.
 func (h *Host) Command(ctx context.Context, program string, arguments ...string) *exec.Cmd {
-	enter := []string{"--target", strconv.Itoa(h.Machine.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--", program}
+	enter := []string{"--target", strconv.Itoa(h.machine().PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--", program}
 	command := exec.CommandContext(ctx, "nsenter", append(enter, arguments...)...)
 	command.Dir = "/"
 	command.Env = append(os.Environ(), "KUBECONFIG=/etc/skiff/admin.conf", "HOME=/root", "HOSTNAME="+h.Name)
@@ -124,7 +160,8 @@ func (h *Host) Run(ctx context.Context, program string, arguments ...string) (st
 // Processes are the ids, in our process table, of the host's processes that
 // run the program of this name ("" for all but init).
 func (h *Host) Processes(program string) ([]int, error) {
-	table, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.Machine.PID))
+	initPID := h.machine().PID
+	table, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", initPID))
 	if err != nil {
 		return nil, fmt.Errorf("find processes of host %s: %w", h.Name, err)
 	}
@@ -135,7 +172,7 @@ func (h *Host) Processes(program string) ([]int, error) {
 	var found []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == h.Machine.PID {
+		if err != nil || pid == initPID {
 			continue
 		}
 		// Processes end while we look: what cannot be read is not there.
@@ -169,7 +206,33 @@ func (h *Host) Signal(program string, signal unix.Signal) (int, error) {
 			return sent, fmt.Errorf("signal %s of host %s: %w", program, h.Name, err)
 		}
 	}
+	if signal == unix.SIGCONT {
+		return sent, h.signalWaiting(signal)
+	}
 	return sent, nil
+}
+
+// signalWaiting signals the parents, outside of the host, of its processes: the
+// nsenters. One stops itself when its child is stopped.
+func (h *Host) signalWaiting(signal unix.Signal) error {
+	pids, err := h.Processes("")
+	if err != nil {
+		return err
+	}
+	inside := map[int]bool{h.machine().PID: true}
+	for _, pid := range pids {
+		inside[pid] = true
+	}
+	for _, pid := range pids {
+		parent, err := parentOf(pid)
+		if err != nil || inside[parent] || parent == os.Getpid() {
+			continue // gone already, or none of the nsenters
+		}
+		if err := unix.Kill(parent, signal); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("signal the parent of process %d of host %s: %w", pid, h.Name, err)
+		}
+	}
+	return nil
 }
 
 // Freeze stops every process of the host as if its virtual machine were

@@ -26,7 +26,7 @@ func newNetwork(t *testing.T, name string, hosts ...string) *Network {
 	t.Helper()
 	testenv.RequireRoot(t)
 	testenv.RequireProgram(t, "bash", "nsenter", "ip", "nft")
-	n, err := New(name, filepath.Join(t.TempDir(), "hosts"), DefaultSubnet, WithUs)
+	n, err := New("skiff-"+name, filepath.Join(t.TempDir(), "hosts"), DefaultSubnet, WithUs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +166,9 @@ func TestAHostKeepsItsFilesWhenItIsSwitchedOffAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := h.Hide("/etc/apt", "/etc/skiff"); err != nil {
+		t.Fatal(err)
+	}
 	if err := h.WriteFile("/etc/skiff/agent.yaml", []byte("made before it booted")); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +178,7 @@ func TestAHostKeepsItsFilesWhenItIsSwitchedOffAndNothingElse(t *testing.T) {
 	ctx := t.Context()
 	cgroup := h.CgroupRoot + "/pod"
 	script := `set -e
-cat /etc/skiff/agent.yaml; hostname
+ls -A /etc/apt; cat /etc/skiff/agent.yaml; hostname
 mkdir -p /var/lib/skiff && echo kept >/var/lib/skiff/data && echo gone >/run/data
 for each in /sys/fs/cgroup/cpu /sys/fs/cgroup; do if [ -e $each/cgroup.procs ]; then mkdir -p $each$1; break; fi; done
 mkdir -p /var/lib/skiff/volume && mount -t tmpfs tmpfs /var/lib/skiff/volume && echo gone >/var/lib/skiff/volume/data
@@ -210,6 +213,47 @@ setsid sleep 3600 >/dev/null 2>&1 & (setsid sleep 3600 >/dev/null 2>&1 &)`
 	}
 	if said, err := h.Run(ctx, "sh", "-c", "cat /var/lib/skiff/data; ls /run/data /var/lib/skiff/volume/data 2>&1"); !strings.HasPrefix(said, "kept\n") || strings.Count(said, "No such file or directory") != 2 {
 		t.Errorf("after the second boot: %q, %v", said, err)
+	}
+}
+
+func TestAStoppedProcessGoesOnAndDoesNotKeepTheHostOn(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, "test-stop", "a5")
+	h := n.Hosts[0]
+	// Waited for by an nsenter, which stops itself with its child.
+	sleep := h.Command(t.Context(), "sleep", "3600")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- sleep.Wait() }()
+	state := func(want string) {
+		t.Helper()
+		testenv.Eventually(t, 5*time.Second, func() bool {
+			fields, err := stat(sleep.Process.Pid)
+			return err == nil && fields[0] == want
+		}, "the nsenter is not in state %s", want)
+	}
+	signal := func(signal unix.Signal) {
+		t.Helper()
+		testenv.Eventually(t, 5*time.Second, func() bool {
+			sent, err := h.Signal("sleep", signal)
+			return err == nil && sent == 1
+		}, "sleep does not run")
+	}
+	signal(unix.SIGSTOP)
+	state("T")
+	signal(unix.SIGCONT)
+	state("S")
+	signal(unix.SIGSTOP)
+	state("T")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := h.PowerOff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("sleep ended well")
 	}
 }
 

@@ -170,18 +170,35 @@ func (m Machine) off(ctx context.Context) error {
 
 // startTime is field 22 of /proc/PID/stat.
 func startTime(pid int) (string, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := stat(pid)
 	if err != nil {
-		return "", fmt.Errorf("find process %d: %w", pid, err)
-	}
-	// The name, in parentheses, may hold anything.
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	const startField = 22 - 3
-	if len(fields) <= startField {
-		return "", fmt.Errorf("/proc/%d/stat is cut short", pid)
+		return "", err
 	}
 	if fields[0] == "Z" {
 		return "", fmt.Errorf("process %d has ended", pid)
 	}
-	return fields[startField], nil
+	return fields[22-3], nil
+}
+
+// parentOf is field 4 of /proc/PID/stat.
+func parentOf(pid int) (int, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(fields[4-3])
+}
+
+// stat reads /proc/PID/stat from the third field on.
+func stat(pid int) ([]string, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, fmt.Errorf("find process %d: %w", pid, err)
+	}
+	// The name, in parentheses, may hold anything.
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	if len(fields) < 20 {
+		return nil, fmt.Errorf("/proc/%d/stat is cut short", pid)
+	}
+	return fields, nil
 }

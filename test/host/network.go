@@ -23,7 +23,8 @@ const stateFile = "hosts.json"
 
 // Network is a switch and the hosts plugged into it.
 type Network struct {
-	// Name tells networks of one machine apart.
+	// Name tells networks of one machine apart. It also is the name of the cgroup
+	// that holds those of the hosts.
 	Name string `json:"name"`
 	// Folder holds the files of all hosts.
 	Folder string `json:"folder"`
@@ -43,8 +44,13 @@ var DefaultSubnet = netip.MustParsePrefix("198.51.100.0/24")
 
 // New makes a network without hosts in an empty folder.
 func New(name, folder string, subnet netip.Prefix, lives Lives) (*Network, error) {
+	for _, overlaid := range []string{"/etc/", "/var/"} {
+		if strings.HasPrefix(filepath.Clean(folder)+"/", overlaid) {
+			return nil, fmt.Errorf("folder %s of network %s: must not lie in %s, over which its hosts lay their own files", folder, name, overlaid)
+		}
+	}
 	n := &Network{Name: name, Folder: folder, Subnet: subnet.Masked(), lives: lives}
-	n.Switch = &Host{Name: name + "-switch", Address: n.Gateway(), CgroupRoot: "/skiff-host-" + name + "-switch", network: n}
+	n.Switch = &Host{Name: name + "-switch", Address: n.Gateway(), CgroupRoot: "/" + name + "/switch", network: n}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder of network %s: %w", name, err)
 	}
@@ -111,7 +117,7 @@ func (n *Network) Add(name string) (*Host, error) {
 	}
 	h := &Host{
 		Name: name, Address: address, Files: filepath.Join(n.Folder, name), network: n,
-		CgroupRoot: "/skiff-host-" + n.Name + "-" + name,
+		CgroupRoot: "/" + n.Name + "/" + name,
 	}
 	n.Hosts = append(n.Hosts, h)
 	return h, errors.Join(os.MkdirAll(h.Files, 0o755), n.save())
@@ -142,7 +148,7 @@ func (n *Network) plug(h *Host) error {
 		return n.run(h.Name, strings.Fields("ip link set br0 up"))
 	}
 	for _, line := range []struct{ at, command string }{
-		{n.Switch.Name, fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", h.Name, h.Machine.PID)},
+		{n.Switch.Name, fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", h.Name, h.machine().PID)},
 		{n.Switch.Name, fmt.Sprintf("ip link set %s master br0 up", h.Name)},
 		{h.Name, "ip link set eth0 up"},
 		{h.Name, fmt.Sprintf("ip addr add %s/%d dev eth0", h.Address, n.Subnet.Bits())},
@@ -162,7 +168,7 @@ func (n *Network) run(name string, command []string) error {
 	if h == nil {
 		h = n.Switch
 	}
-	arguments := append([]string{"--target", strconv.Itoa(h.Machine.PID), "--net", "--"}, command...)
+	arguments := append([]string{"--target", strconv.Itoa(h.machine().PID), "--net", "--"}, command...)
 	if output, err := exec.Command("nsenter", arguments...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %s: %w\n%s", name, strings.Join(command, " "), err, output)
 	}
@@ -194,7 +200,7 @@ func (h *Host) Listen(ctx context.Context, network, address string) (net.Listene
 // stays in the network its thread was in when it was made.
 func inNetwork[T any](h *Host, open func() (T, error)) (T, error) {
 	var opened T
-	target, err := os.Open("/proc/" + strconv.Itoa(h.Machine.PID) + "/ns/net")
+	target, err := os.Open("/proc/" + strconv.Itoa(h.machine().PID) + "/ns/net")
 	if err != nil {
 		return opened, fmt.Errorf("enter network of host %s: %w", h.Name, err)
 	}
@@ -225,5 +231,5 @@ func (n *Network) Close(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return os.RemoveAll(n.Folder)
+	return errors.Join(removeCgroups("/"+n.Name), os.RemoveAll(n.Folder))
 }
