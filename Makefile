@@ -13,7 +13,7 @@ DEMO_DIR := /var/lib/skiff-demo
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the four programs into bin/
@@ -41,6 +41,15 @@ clean: build ## stop it and remove its data and what was built
 	$(BIN)/skiff reset --yes
 	hack/registry.sh stop $(DEMO_DIR)
 	rm -rf $(DEMO_DIR) $(BIN)
+
+.PHONY: cluster
+cluster: deps build ## three hosts on this machine, each with all daemons, to try and to mistreat; WORKERS=N adds workers
+	DEMO=1 hack/deps.sh
+	hack/cluster.sh up $(WORKERS)
+
+.PHONY: cluster-down
+cluster-down: ## take them away, with their data
+	hack/cluster.sh down
 
 .PHONY: test
 test: ## build and run every test; as root on Linux nothing is skipped
