@@ -117,9 +117,14 @@ func containerOf(cgroups string) string {
 	return ""
 }
 
-// shims finds the shims of our containerd and namespace.
+// shims finds the shims of our containerd and namespace among the processes of
+// our own process table.
 func (r *Runtime) shims() ([]shim, error) {
 	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("look for shims: %w", err)
+	}
+	table, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
 		return nil, fmt.Errorf("look for shims: %w", err)
 	}
@@ -127,6 +132,11 @@ func (r *Runtime) shims() ([]shim, error) {
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
+			continue
+		}
+		// A node within a container has a containerd of its own, at an address
+		// that reads the same.
+		if of, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns/pid")); err != nil || of != table {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
