@@ -73,6 +73,16 @@ func (l *leadership) resume() {
 	l.update()
 }
 
+// lost ends a resignation that came too late: leadership had been lost before,
+// and nobody else would end it.
+func (l *leadership) lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.led {
+		l.resigned = false
+	}
+}
+
 // get returns the answer and a channel that is closed when it changes.
 func (l *leadership) get() (bool, <-chan struct{}) {
 	l.mu.Lock()

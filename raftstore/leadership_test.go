@@ -84,3 +84,21 @@ func TestSettledBeforeTheNewestAnswerDoesNotCount(t *testing.T) {
 		}
 	})
 }
+
+func TestResigningTooLateDoesNotOutliveTheNextLeadership(t *testing.T) {
+	t.Parallel()
+	l := newLeadership()
+	l.set(true)
+	l.set(false) // raft was quicker than who hands leadership over
+	l.resign(t.Context())
+	l.lost()
+	l.set(true)
+	if leading, _ := l.get(); !leading {
+		t.Error("raft made it leader again, but it does not lead")
+	}
+	l.resign(t.Context())
+	l.lost()
+	if leading, _ := l.get(); leading {
+		t.Error("it leads while it gives up what it has")
+	}
+}

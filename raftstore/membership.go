@@ -356,6 +356,8 @@ func (s *Store) handOver(to raft.Server) error {
 	}
 	if s.raft.State() == raft.Leader {
 		s.leadership.resume()
+	} else {
+		s.leadership.lost()
 	}
 	if errors.Is(err, raft.ErrNotLeader) {
 		return ErrNotLeader

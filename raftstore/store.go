@@ -311,29 +311,27 @@ func (s *Store) close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.guard.Release()
-	if err := s.guard.Failed(); err != nil {
+	ended := make(chan error, 1)
+	go func() {
+		// Our goroutines end before raft does: raft forgets to answer what is
+		// still between its own goroutines when it stops.
+		s.running.Wait()
+		s.working.Wait()
+		s.asking.Wait()
+		stopped := s.raft.Shutdown()
+		err := s.disconnect() // what raft has on its way fails now and not by a timeout
+		ended <- errors.Join(err, stopped.Error(), s.closeDisk())
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-s.guard.Broken():
 		// Raft may be in a write that never returns: nobody can wait for it, and
-		// the process must end. What can still end does so behind.
-		go func() {
-			ended := s.raft.Shutdown()
-			_ = s.disconnect()
-			_ = ended.Error()
-			s.running.Wait()
-			s.working.Wait()
-			s.asking.Wait()
-			_ = s.closeDisk()
-		}()
-		return fmt.Errorf("close store: it had failed: %w", err)
+		// the process must end. What can still end does so behind, heard by nobody.
+		_ = s.disconnect()
+		s.guard.Release()
+		return fmt.Errorf("close store: it had failed: %w", s.guard.Failed())
 	}
-	// Our goroutines end before raft does: raft forgets to answer what is still
-	// between its own goroutines when it stops.
-	s.running.Wait()
-	s.working.Wait()
-	s.asking.Wait()
-	ended := s.raft.Shutdown()
-	err := s.disconnect() // what raft has on its way fails now and not by a timeout
-	return errors.Join(err, ended.Error(), s.closeDisk())
 }
 
 // enter begins work on behalf of another that waits for raft; working.Done ends

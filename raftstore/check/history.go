@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 )
@@ -46,7 +47,16 @@ func (v *Version) String() string {
 	if v == nil {
 		return "nothing"
 	}
-	return fmt.Sprintf("%s=%q@%d", v.Key, v.Value, v.ModRevision)
+	return fmt.Sprintf("%s=%s@%d", v.Key, brief(v.Value), v.ModRevision)
+}
+
+// brief quotes a value, or the beginning of a long one.
+func brief(value string) string {
+	const enough = 40
+	if len(value) > enough {
+		return fmt.Sprintf("%q and %d bytes more", value[:enough], len(value)-enough)
+	}
+	return strconv.Quote(value)
 }
 
 // same compares two versions, nil meaning no version.
@@ -98,7 +108,7 @@ func (o *Operation) mutates() bool { return o.Kind == Put || o.Kind == Delete }
 func (o *Operation) String() string {
 	s := fmt.Sprintf("%s by %s on %s: %s %s", "operation", o.Client, o.Member, o.Kind, o.Key)
 	if o.Kind == Put {
-		s += fmt.Sprintf(" value %q", o.Value)
+		s += " value " + brief(o.Value)
 	}
 	if o.mutates() {
 		s += fmt.Sprintf(" expecting %d", o.Expect)

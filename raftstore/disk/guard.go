@@ -2,7 +2,6 @@ package disk
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -31,17 +30,22 @@ type Guard struct {
 	mu     sync.Mutex // guards failed
 	failed error
 
+	broken   chan struct{} // closed by the first Fail
 	released chan struct{} // closed by Release
 	release  sync.Once
 }
 
 // NewGuard makes a guard which reports to fatal and stalled.
 func NewGuard(fatal, stalled func(error), stallAfter time.Duration) *Guard {
-	return &Guard{Fatal: fatal, Stalled: stalled, StallAfter: stallAfter, released: make(chan struct{})}
+	return &Guard{Fatal: fatal, Stalled: stalled, StallAfter: stallAfter, broken: make(chan struct{}), released: make(chan struct{})}
 }
 
-// Release ends the goroutines that were held, for a program which lives on
-// after its store has failed. Nothing may depend on them any more.
+// Broken is closed when Failed is no longer nil.
+func (g *Guard) Broken() <-chan struct{} { return g.broken }
+
+// Release lets the goroutines that were held come to their end, for a program
+// which lives on after its store has failed. Some go on as if their write had
+// succeeded, so nobody may hear them any more: the network is closed before.
 func (g *Guard) Release() { g.release.Do(func() { close(g.released) }) }
 
 // Failed is the error which ended the log's life, nil while it lives.
@@ -61,6 +65,7 @@ func (g *Guard) Fail(err error) error {
 	}
 	g.mu.Unlock()
 	if first {
+		close(g.broken)
 		g.Fatal(err)
 	}
 	return err
@@ -75,8 +80,7 @@ func (g *Guard) hold(err error) error {
 		return err
 	}
 	<-g.released
-	runtime.Goexit()
-	return err
+	return nil
 }
 
 // watch runs one write under the stall watchdog. Raft's leader sends heartbeats

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	"github.com/hashicorp/go-hclog"
@@ -127,7 +128,11 @@ func (l *Log) GetLog(index uint64, entry *raft.Log) error {
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) || errors.Is(err, wal.ErrClosed) {
 		return err
 	}
-	return l.guard.hold(&DamageError{Path: l.dir, Detail: fmt.Sprintf("record %d cannot be read", index), Err: err})
+	err = l.guard.hold(&DamageError{Path: l.dir, Detail: fmt.Sprintf("record %d cannot be read", index), Err: err})
+	if err == nil {
+		runtime.Goexit() // there is no record to go on with
+	}
+	return err
 }
 
 // write makes one change at a time. raft-wal would make the second writer wait

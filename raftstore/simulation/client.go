@@ -39,6 +39,7 @@ type client struct {
 	name     string
 	random   *rand.Rand
 	home     int
+	faithful bool // it asks nobody else
 	sequence int
 	seen     map[string]int64 // modification revisions it believes in
 }
@@ -74,11 +75,11 @@ func (c *client) work(ctx context.Context) {
 
 // member picks who to ask: mostly the same one, as a connection would.
 func (c *client) member() *process {
-	if c.random.IntN(20) == 0 {
+	if !c.faithful && c.random.IntN(20) == 0 {
 		c.home = c.random.IntN(1 << 20)
 	}
 	p := c.cluster.members[c.home%len(c.cluster.members)].serving()
-	if p == nil {
+	if p == nil && !c.faithful {
 		c.home++
 	}
 	return p

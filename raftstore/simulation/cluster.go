@@ -34,6 +34,8 @@ type Config struct {
 	// FaultPause is how long the world is in order between two faults, FaultTime
 	// how long a fault lasts, on average.
 	FaultPause, FaultTime time.Duration
+	// Delay is that of each message in fair weather.
+	Delay time.Duration
 	// Faults are the kinds that may happen; nil is all.
 	Faults []string
 	// Restart is the longest time until a process that died is started again.
@@ -41,8 +43,11 @@ type Config struct {
 	// Log gets what the stores log, nil for nothing.
 	Log io.Writer
 
-	sabotage inject.Parts
-	lie      lie
+	// What is broken on purpose, to see that it is noticed.
+	sabotage    inject.Parts
+	lie         lie
+	lyingDisk   bool // syncs do nothing
+	forgetVotes bool // term and vote do not outlive a process
 }
 
 // FromSeed makes a run that is hard on the store.
@@ -60,6 +65,7 @@ func FromSeed(seed uint64) Config {
 	if seed%4 == 3 {
 		c.Members = 5
 	}
+	c.Delay = time.Duration(between(100, 400)) * time.Microsecond
 	c.Options.SnapshotEntries = int64(between(20, 500))
 	c.Options.TrailingEntries = int64(between(1, 100)) // so that who was away is sent a snapshot
 	c.Options.SegmentSize = 1 << between(12, 16)
@@ -123,11 +129,17 @@ func newCluster(c Config) *cluster {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.network = newNetwork(rand.New(rand.NewPCG(c.Seed, 2)), s.agreement.Leader)
+	s.network.setWeather(s.fair())
 	for i := range c.Members {
-		s.members = append(s.members, &member{cluster: s, id: fmt.Sprintf("m%d", i+1), founds: i == 0, disk: faultfs.New()})
+		m := &member{cluster: s, id: fmt.Sprintf("m%d", i+1), founds: i == 0, disk: faultfs.New()}
+		m.disk.SetLying(c.lyingDisk, "")
+		s.members = append(s.members, m)
 	}
 	return s
 }
+
+// fair is how links behave when nothing is wrong.
+func (c *cluster) fair() weather { return weather{delay: c.config.Delay, jitter: c.config.Delay} }
 
 func (c *cluster) violation(kind, format string, args ...any) {
 	c.mu.Lock()
@@ -283,6 +295,9 @@ func (c *cluster) recovers() {
 	if !written {
 		c.violation("liveness", "no write within 5 s after the last fault was healed")
 		return
+	}
+	if !c.eventually(5*time.Second, func() bool { return c.leader() != nil }) {
+		c.violation("liveness", "writes are answered, but for 5 s no member said that it leads")
 	}
 	c.mu.Lock()
 	c.counts["recovery ms"] = int(time.Since(healed).Milliseconds())

@@ -53,7 +53,7 @@ func (c *cluster) mistreat(ctx context.Context) {
 // heal puts the world in order and waits until every process runs.
 func (c *cluster) heal() {
 	c.network.setCut()
-	c.network.setWeather(fair)
+	c.network.setWeather(c.fair())
 	for _, m := range c.members {
 		m.disk.Heal()
 		if p := m.current(); p != nil {
@@ -125,7 +125,7 @@ func (c *cluster) fault(kind string) func() {
 			delay: time.Duration(c.intN(20)) * time.Millisecond, jitter: time.Duration(1+c.intN(150)) * time.Millisecond,
 			drop: float64(c.intN(40)) / 100, duplicate: float64(c.intN(30)) / 100,
 		})
-		return func() { c.network.setWeather(fair) }
+		return func() { c.network.setWeather(c.fair()) }
 	case faultTransfer:
 		p := c.leader()
 		if p == nil {
@@ -161,8 +161,8 @@ func (c *cluster) killed(power bool, members ...*member) func() {
 }
 
 // frozen stops a process as SIGSTOP does, as far as that is possible here: no
-// message comes or goes, no client is answered, and the log's next sync waits,
-// which holds raft's main loop.
+// message comes or goes, no client is answered, and a sync of the log waits,
+// which holds raft's main loop: a leader goes on believing that it leads.
 func (c *cluster) frozen(m *member) func() {
 	p := m.serving()
 	if p == nil {
@@ -171,6 +171,7 @@ func (c *cluster) frozen(m *member) func() {
 	p.endpoint.freeze(true)
 	m.excuse(true)
 	m.disk.SetHung(true)
+	c.running.Go(func() { _ = p.raft.Barrier(0).Error() })
 	return func() {
 		m.disk.SetHung(false)
 		p.endpoint.freeze(false)

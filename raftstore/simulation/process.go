@@ -241,6 +241,9 @@ func (p *process) parts(fs disk.FS) *inject.Parts {
 	published := int64(0)
 	parts := c.sabotage
 	parts.FS = fs
+	if c.config.forgetVotes {
+		parts.FS = forgetful{fs}
+	}
 	parts.Raft = func(r *raft.Raft) { p.raft = r }
 	parts.Executed = func(entry *raft.Log, results []command.Result) {
 		h := fnv.New64a()

@@ -3,12 +3,12 @@
 // being written, flips bits, fills up, hangs, and lies about having synced.
 //
 // A Disk is the platter and outlives processes. A process mounts it and uses
-// the FS it gets. When the process dies, its goroutines go on until they notice:
-// they read the files they had open as those were, and every other call fails.
+// the FS it gets. In a test a process that was killed still has goroutines; from
+// then on they have a copy of the disk for themselves, in good order, so that
+// they can come to their end without anybody noticing.
 package faultfs
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,9 +17,6 @@ import (
 	"strings"
 	"sync"
 )
-
-// ErrDead is what a process gets that was killed: it cannot reach its disk.
-var ErrDead = errors.New("the process is dead")
 
 // Disk is one machine's disk. Its methods may be called by any goroutine.
 type Disk struct {
@@ -102,7 +99,8 @@ func (d *Disk) Mount() *FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.unmount()
-	d.mounted = &FS{disk: d, dead: make(chan struct{})}
+	d.mounted = &FS{dead: make(chan struct{})}
+	d.mounted.disk.Store(d)
 	return d.mounted
 }
 
@@ -114,34 +112,54 @@ func (d *Disk) Kill() {
 	d.unmount()
 }
 
+// unmount takes the disk from its process, which keeps the inodes and names; the
+// living get copies. The caller holds mu.
 func (d *Disk) unmount() {
-	clear(d.locks)
 	if d.mounted == nil {
 		return
 	}
-	close(d.mounted.dead)
-	d.mounted = nil
-	// The dead keep the old inodes.
-	fresh := map[*inode]*inode{}
-	renew := func(n *inode) *inode {
-		if fresh[n] == nil {
-			fresh[n] = &inode{seen: slices.Clone(n.seen), durable: slices.Clone(n.durable), pending: slices.Clone(n.pending)}
-		}
-		return fresh[n]
-	}
+	copies := map[*inode]*inode{}
 	for _, dir := range d.dirs {
-		for name, n := range dir.seen {
-			dir.seen[name] = renew(n)
-		}
-		for name, n := range dir.durable {
-			dir.durable[name] = renew(n)
-		}
-		for i := range dir.pending {
-			if n := dir.pending[i].node; n != nil {
-				dir.pending[i].node = renew(n)
+		for _, n := range dir.inodes() {
+			if copies[n] == nil {
+				copies[n] = &inode{seen: slices.Clone(n.seen), durable: slices.Clone(n.durable), pending: slices.Clone(n.pending)}
 			}
 		}
 	}
+	dirs := map[string]*directory{}
+	for path, dir := range d.dirs {
+		fresh := newDirectory()
+		for name, n := range dir.seen {
+			fresh.seen[name] = copies[n]
+		}
+		for name, n := range dir.durable {
+			fresh.durable[name] = copies[n]
+		}
+		for _, c := range dir.pending {
+			fresh.pending = append(fresh.pending, change{add: c.add, remove: c.remove, node: copies[c.node]})
+		}
+		dirs[path] = fresh
+	}
+	d.mounted.disk.Store(&Disk{dirs: d.dirs, locks: d.locks})
+	close(d.mounted.dead)
+	d.mounted, d.dirs, d.locks = nil, dirs, map[string]*FS{}
+}
+
+// inodes are all files a directory knows of.
+func (dir *directory) inodes() []*inode {
+	var all []*inode
+	for _, n := range dir.seen {
+		all = append(all, n)
+	}
+	for _, n := range dir.durable {
+		all = append(all, n)
+	}
+	for _, c := range dir.pending {
+		if c.node != nil {
+			all = append(all, c.node)
+		}
+	}
+	return all
 }
 
 // PowerLoss ends the process and forgets what was not synced. Of the unsynced

@@ -88,34 +88,31 @@ func canWait(path string) bool {
 	return strings.HasSuffix(path, ".wal") || strings.HasSuffix(path, ".snap.tmp")
 }
 
-// delay waits as long as a sync of path takes now.
-func (f *FS) delay(path string) error {
+// delay waits as long as a sync of path takes now, or until the process dies.
+func (f *FS) delay(path string) {
 	if !canWait(path) {
-		return nil
+		return
 	}
 	for {
-		f.disk.mu.Lock()
-		slow, hung := f.disk.faults.slow, f.disk.faults.hung
-		f.disk.mu.Unlock()
+		d := f.enter()
+		slow, hung := d.faults.slow, d.faults.hung
+		d.mu.Unlock()
 		switch {
 		case hung != nil:
 			select {
-			case <-hung:
-				continue // it may be slow now
+			case <-hung: // it may be slow now
 			case <-f.dead:
-				return ErrDead
 			}
 		case slow > 0:
 			timer := time.NewTimer(slow)
 			defer timer.Stop()
 			select {
 			case <-timer.C:
-				return nil
 			case <-f.dead:
-				return ErrDead
 			}
+			return
 		default:
-			return nil
+			return
 		}
 	}
 }

@@ -21,33 +21,32 @@ func (n *inode) write(w write) {
 	n.pending = append(n.pending, w)
 }
 
-func (f *file) enter(op string) error {
-	if err := f.fs.enter(); err != nil {
-		return failed(op, f.path, err)
-	}
+func (f *file) enter(op string) (*Disk, error) {
+	d := f.fs.enter()
 	if f.closed {
-		f.fs.disk.mu.Unlock()
-		return failed(op, f.path, os.ErrClosed)
+		d.mu.Unlock()
+		return nil, failed(op, f.path, os.ErrClosed)
 	}
-	return nil
+	return d, nil
 }
 
 func (f *file) Name() string { return f.path }
 
 func (f *file) Size() (int64, error) {
-	if err := f.enter("stat"); err != nil {
+	d, err := f.enter("stat")
+	if err != nil {
 		return 0, err
 	}
-	defer f.fs.disk.mu.Unlock()
+	defer d.mu.Unlock()
 	return int64(len(f.node.seen)), nil
 }
 
 func (f *file) ReadAt(p []byte, offset int64) (int, error) {
-	f.fs.disk.mu.Lock() // a dead process reads what it had open
-	defer f.fs.disk.mu.Unlock()
-	if f.closed {
-		return 0, failed("read", f.path, os.ErrClosed)
+	d, err := f.enter("read")
+	if err != nil {
+		return 0, err
 	}
+	defer d.mu.Unlock()
 	if offset >= int64(len(f.node.seen)) {
 		return 0, io.EOF
 	}
@@ -68,17 +67,18 @@ func (f *file) Read(p []byte) (int, error) {
 }
 
 func (f *file) WriteAt(p []byte, offset int64) (int, error) {
-	if err := f.enter("write"); err != nil {
+	d, err := f.enter("write")
+	if err != nil {
 		return 0, err
 	}
-	defer f.fs.disk.mu.Unlock()
-	f.fs.disk.counts.Writes++
-	err := f.fs.writable()
+	defer d.mu.Unlock()
+	d.counts.Writes++
+	err = d.writable()
 	if f.readOnly {
 		err = os.ErrPermission
 	}
 	if err == nil && offset+int64(len(p)) > int64(len(f.node.seen)) {
-		err = f.fs.room()
+		err = d.room()
 	}
 	if err != nil {
 		return 0, failed("write", f.path, err)
@@ -94,14 +94,15 @@ func (f *file) Write(p []byte) (int, error) {
 }
 
 func (f *file) Allocate(size int64) error {
-	if err := f.enter("allocate"); err != nil {
+	d, err := f.enter("allocate")
+	if err != nil {
 		return err
 	}
-	defer f.fs.disk.mu.Unlock()
+	defer d.mu.Unlock()
 	if size <= int64(len(f.node.seen)) {
 		return nil
 	}
-	if err := f.fs.room(); err != nil {
+	if err := d.room(); err != nil {
 		return failed("allocate", f.path, err)
 	}
 	f.node.write(write{truncate: true, offset: size})
@@ -109,35 +110,34 @@ func (f *file) Allocate(size int64) error {
 }
 
 func (f *file) Sync() error {
-	if err := f.fs.delay(f.path); err != nil {
-		return failed("sync", f.path, err)
-	}
-	if err := f.enter("sync"); err != nil {
+	f.fs.delay(f.path)
+	d, err := f.enter("sync")
+	if err != nil {
 		return err
 	}
-	defer f.fs.disk.mu.Unlock()
-	f.fs.disk.counts.Syncs++
-	if err := f.fs.writable(); err != nil {
+	defer d.mu.Unlock()
+	d.counts.Syncs++
+	if err := d.writable(); err != nil {
 		return failed("sync", f.path, err)
 	}
-	if err := f.fs.disk.faults.failSync; err != nil {
-		f.fs.disk.faults.failSync = nil
-		f.fs.disk.counts.Refused++
+	if err := d.faults.failSync; err != nil {
+		d.faults.failSync = nil
+		d.counts.Refused++
 		f.node.pending = nil // clean pages to the kernel, never written
 		return failed("sync", f.path, err)
 	}
-	if !f.fs.disk.lies(f.path) {
+	if !d.lies(f.path) {
 		f.node.sync()
 	}
 	return nil
 }
 
 func (f *file) Close() error {
-	f.fs.disk.mu.Lock()
-	defer f.fs.disk.mu.Unlock()
-	if f.closed {
-		return failed("close", f.path, os.ErrClosed)
+	d, err := f.enter("close")
+	if err != nil {
+		return err
 	}
+	defer d.mu.Unlock()
 	f.closed = true
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/skiff-run/skiff/raftstore/disk"
@@ -12,28 +13,28 @@ import (
 
 // FS is a Disk as one process sees it until it dies. It implements disk.FS.
 type FS struct {
-	disk *Disk
-	dead chan struct{} // closed at the process' death
+	disk atomic.Pointer[Disk] // a copy of its own after the process' death
+	dead chan struct{}        // closed at the process' death
 }
 
 var _ disk.FS = (*FS)(nil)
 
-// enter takes the disk's mutex for a process that lives.
-func (f *FS) enter() error {
-	f.disk.mu.Lock()
-	select {
-	case <-f.dead:
-		f.disk.mu.Unlock()
-		return ErrDead
-	default:
-		return nil
+// enter takes the mutex of the process' disk.
+func (f *FS) enter() *Disk {
+	for {
+		d := f.disk.Load()
+		d.mu.Lock()
+		if f.disk.Load() == d {
+			return d
+		}
+		d.mu.Unlock() // the process died meanwhile
 	}
 }
 
 // writable is asked before each change. The caller holds Disk.mu.
-func (f *FS) writable() error {
-	if err := f.disk.faults.failing; err != nil {
-		f.disk.counts.Refused++
+func (d *Disk) writable() error {
+	if err := d.faults.failing; err != nil {
+		d.counts.Refused++
 		return err
 	}
 	return nil
@@ -43,26 +44,22 @@ func failed(op, path string, err error) error { return &os.PathError{Op: op, Pat
 
 // MakeDir implements disk.FS. Directories are durable at once.
 func (f *FS) MakeDir(dir string) error {
-	if err := f.enter(); err != nil {
+	d := f.enter()
+	defer d.mu.Unlock()
+	if err := d.writable(); err != nil {
 		return failed("mkdir", dir, err)
 	}
-	defer f.disk.mu.Unlock()
-	if err := f.writable(); err != nil {
-		return failed("mkdir", dir, err)
-	}
-	for at := filepath.Clean(dir); f.disk.dirs[at] == nil; at = filepath.Dir(at) {
-		f.disk.dirs[at] = newDirectory()
+	for at := filepath.Clean(dir); d.dirs[at] == nil; at = filepath.Dir(at) {
+		d.dirs[at] = newDirectory()
 	}
 	return nil
 }
 
 // ReadDir implements disk.FS.
 func (f *FS) ReadDir(dir string) ([]string, error) {
-	if err := f.enter(); err != nil {
-		return nil, failed("readdir", dir, err)
-	}
-	defer f.disk.mu.Unlock()
-	found := f.disk.dirs[filepath.Clean(dir)]
+	d := f.enter()
+	defer d.mu.Unlock()
+	found := d.dirs[filepath.Clean(dir)]
 	if found == nil {
 		return nil, failed("readdir", dir, os.ErrNotExist)
 	}
@@ -71,12 +68,10 @@ func (f *FS) ReadDir(dir string) ([]string, error) {
 
 // OpenFile implements disk.FS.
 func (f *FS) OpenFile(path string, flag int) (disk.File, error) {
-	if err := f.enter(); err != nil {
-		return nil, failed("open", path, err)
-	}
-	defer f.disk.mu.Unlock()
+	d := f.enter()
+	defer d.mu.Unlock()
 	path = filepath.Clean(path)
-	node, dir, err := f.disk.find(path)
+	node, dir, err := d.find(path)
 	if dir == nil {
 		return nil, err
 	}
@@ -86,14 +81,14 @@ func (f *FS) OpenFile(path string, flag int) (disk.File, error) {
 	case err != nil && flag&os.O_CREATE == 0:
 		return nil, err
 	case err != nil:
-		if err := f.room(); err != nil {
+		if err := d.room(); err != nil {
 			return nil, failed("open", path, err)
 		}
 		node = &inode{}
-		f.change(dir, change{add: filepath.Base(path), node: node})
+		d.change(dir, change{add: filepath.Base(path), node: node})
 	}
 	if flag&os.O_TRUNC != 0 && len(node.seen) > 0 {
-		if err := f.writable(); err != nil {
+		if err := d.writable(); err != nil {
 			return nil, failed("open", path, err)
 		}
 		node.write(write{truncate: true})
@@ -102,75 +97,69 @@ func (f *FS) OpenFile(path string, flag int) (disk.File, error) {
 }
 
 // room is asked before more of the disk is used. The caller holds Disk.mu.
-func (f *FS) room() error {
-	if err := f.writable(); err != nil {
+func (d *Disk) room() error {
+	if err := d.writable(); err != nil {
 		return err
 	}
-	if f.disk.faults.full {
-		f.disk.counts.Refused++
+	if d.faults.full {
+		d.counts.Refused++
 		return syscall.ENOSPC
 	}
 	return nil
 }
 
 // change changes names. The caller holds Disk.mu.
-func (f *FS) change(dir *directory, c change) {
+func (d *Disk) change(dir *directory, c change) {
 	c.apply(dir.seen)
 	dir.pending = append(dir.pending, c)
 }
 
 // Rename implements disk.FS, within one directory.
 func (f *FS) Rename(from, to string) error {
-	if err := f.enter(); err != nil {
+	d := f.enter()
+	defer d.mu.Unlock()
+	if err := d.writable(); err != nil {
 		return failed("rename", from, err)
 	}
-	defer f.disk.mu.Unlock()
-	if err := f.writable(); err != nil {
-		return failed("rename", from, err)
-	}
-	node, dir, err := f.disk.find(filepath.Clean(from))
+	node, dir, err := d.find(filepath.Clean(from))
 	if err != nil {
 		return err
 	}
 	if filepath.Dir(filepath.Clean(to)) != filepath.Dir(filepath.Clean(from)) {
 		return failed("rename", from, syscall.EXDEV)
 	}
-	f.change(dir, change{remove: filepath.Base(from), add: filepath.Base(to), node: node})
+	d.change(dir, change{remove: filepath.Base(from), add: filepath.Base(to), node: node})
 	return nil
 }
 
 // Remove implements disk.FS.
 func (f *FS) Remove(path string) error {
-	if err := f.enter(); err != nil {
+	d := f.enter()
+	defer d.mu.Unlock()
+	if err := d.writable(); err != nil {
 		return failed("remove", path, err)
 	}
-	defer f.disk.mu.Unlock()
-	if err := f.writable(); err != nil {
-		return failed("remove", path, err)
-	}
-	_, dir, err := f.disk.find(filepath.Clean(path))
+	_, dir, err := d.find(filepath.Clean(path))
 	if err != nil {
 		return err
 	}
-	f.change(dir, change{remove: filepath.Base(path)})
+	d.change(dir, change{remove: filepath.Base(path)})
 	return nil
 }
 
 // SyncDir implements disk.FS.
 func (f *FS) SyncDir(path string) error {
-	if err := f.enter(); err != nil {
+	d := f.enter()
+	defer d.mu.Unlock()
+	d.counts.Syncs++
+	if err := d.writable(); err != nil {
 		return failed("sync", path, err)
 	}
-	defer f.disk.mu.Unlock()
-	f.disk.counts.Syncs++
-	if err := f.writable(); err != nil {
-		return failed("sync", path, err)
-	}
-	dir := f.disk.dirs[filepath.Clean(path)]
+	dir := d.dirs[filepath.Clean(path)]
 	if dir == nil {
 		return failed("sync", path, os.ErrNotExist)
 	}
-	if f.disk.lies(path) {
+	if d.lies(path) {
 		return nil
 	}
 	for _, c := range dir.pending {
@@ -187,14 +176,12 @@ func (d *Disk) lies(path string) bool {
 
 // Lock implements disk.FS. The lock of a dead process is free.
 func (f *FS) Lock(path string) (io.Closer, error) {
-	if err := f.enter(); err != nil {
-		return nil, failed("lock", path, err)
-	}
-	defer f.disk.mu.Unlock()
-	if f.disk.locks[path] != nil {
+	d := f.enter()
+	defer d.mu.Unlock()
+	if d.locks[path] != nil {
 		return nil, disk.ErrLocked
 	}
-	f.disk.locks[path] = f
+	d.locks[path] = f
 	return lock{fs: f, path: path}, nil
 }
 
@@ -204,10 +191,8 @@ type lock struct {
 }
 
 func (l lock) Close() error {
-	if err := l.fs.enter(); err != nil {
-		return err
-	}
-	defer l.fs.disk.mu.Unlock()
-	delete(l.fs.disk.locks, l.path)
+	d := l.fs.enter()
+	defer d.mu.Unlock()
+	delete(d.locks, l.path)
 	return nil
 }
