@@ -97,7 +97,7 @@ func (j *joining) prepare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		o.NodeIP = address
+		o.NodeIP, o.AddressFound = address, true
 		fmt.Fprintf(j.out, "This machine's address is %s, by which it reaches %s; another one is chosen with --node-ip.\n", address, j.cluster.address)
 	}
 	var err error

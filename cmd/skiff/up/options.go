@@ -26,7 +26,9 @@ type Options struct {
 	// Binaries is the folder of the daemons; empty: beside this program, then the PATH.
 	Binaries string
 
-	NodeName, NodeIP        string
+	NodeName, NodeIP string
+	// AddressFound says that NodeIP was found by a route, not given.
+	AddressFound            bool
 	Port, PeerPort          int
 	AgentPort               int
 	HealthPort, MetricsPort int
@@ -163,7 +165,7 @@ func (o *Options) override(c configurations) error {
 		if err != nil {
 			return err
 		}
-		o.NodeIP = address
+		o.NodeIP, o.AddressFound = address, true
 	}
 	set(o.NodeName, &c.agent.NodeName, &c.proxy.NodeName)
 	set(o.NodeIP, &c.agent.NodeIP, &c.control.AdvertiseAddress)

@@ -78,10 +78,17 @@ func (p *Plan) CheckPorts() error {
 }
 
 // Save writes the plan into /etc/skiff, where people and systemd's units find
-// it and every later start takes it from.
+// it and every later start takes it from. An address that every start would find
+// again is left out, so that a machine may get another one.
 func (o *Options) Save(p *Plan) error {
-	for _, name := range daemonsOf(p.c.role) {
-		configuration := p.c.of(name)
+	c := p.c
+	if again, err := defaultAddress(); err == nil && o.AddressFound && again == c.agent.NodeIP {
+		control, agent := *c.control, *c.agent
+		control.AdvertiseAddress, agent.NodeIP = "", ""
+		c.control, c.agent = &control, &agent
+	}
+	for _, name := range daemonsOf(c.role) {
+		configuration := c.of(name)
 		if errs := configuration.Validate(); len(errs) > 0 {
 			return fmt.Errorf("configuration of %s: %w", name, errs.ToAggregate())
 		}
