@@ -31,38 +31,38 @@ const floorVariable = "SKIFF_BENCH_FLOOR"
 
 // startFloor starts the server that does nothing, as a process of its own like
 // the real one.
-func startFloor(ctx context.Context) (*rest.Config, func(), error) {
+func startFloor(ctx context.Context) (config *rest.Config, pid int, stop func(), err error) {
 	program, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	address := listener.Addr().String()
 	if err := listener.Close(); err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	child := exec.CommandContext(ctx, program)
 	child.Env = append(os.Environ(), floorVariable+"="+address)
 	child.Stderr = os.Stderr
 	if err := child.Start(); err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
-	stop := func() {
+	stop = func() {
 		_ = child.Process.Kill()
 		_ = child.Wait() // it was killed
 	}
 	for range 500 {
 		connection, err := net.Dial("tcp", address)
 		if err == nil {
-			return &rest.Config{Host: "https://" + address, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, stop, connection.Close()
+			return &rest.Config{Host: "https://" + address, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, child.Process.Pid, stop, connection.Close()
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	stop()
-	return nil, nil, fmt.Errorf("the server that does nothing does not listen on %s", address)
+	return nil, 0, nil, fmt.Errorf("the server that does nothing does not listen on %s", address)
 }
 
 // serveFloor answers every request with an object made beforehand.

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,13 +26,14 @@ type target struct {
 	clients   []kubernetes.Interface
 	namespace string
 	made      atomic.Int64 // how many objects
+	pid       int          // of the server; 0: not known
 }
 
 // request makes one request; n counts them.
 type request func(ctx context.Context, t *target, client kubernetes.Interface, n int64) error
 
-func newTarget(ctx context.Context, config *rest.Config, connections int) (*target, error) {
-	t := &target{}
+func newTarget(ctx context.Context, config *rest.Config, connections, pid int) (*target, error) {
+	t := &target{pid: pid}
 	for range connections {
 		own := binary(config)
 		// A dialer of its own keeps a client from sharing the others' connection.
@@ -44,7 +49,15 @@ func newTarget(ctx context.Context, config *rest.Config, connections int) (*targ
 		return nil, fmt.Errorf("make a namespace: %w", err)
 	}
 	t.namespace = made.Name
-	return t, t.waitForAccount(ctx)
+	if err := t.waitForAccount(ctx); err != nil {
+		return nil, err
+	}
+	for range read {
+		if err := createConfigMap(ctx, t, t.clients[0], 0); err != nil {
+			return nil, fmt.Errorf("make what is read: %w", err)
+		}
+	}
+	return t, nil
 }
 
 // waitForAccount waits for the account that pods are made with.
@@ -75,6 +88,16 @@ func (t *target) clean() {
 type result struct {
 	rate     float64 // requests a second
 	p50, p99 time.Duration
+	// processor is the server's processor time for one request, 0 if unknown.
+	processor time.Duration
+}
+
+// String tells rate and processor time.
+func (r result) String() string {
+	if r.processor == 0 {
+		return fmt.Sprintf("%.0f", r.rate)
+	}
+	return fmt.Sprintf("%.0f (%d µs)", r.rate, r.processor.Microseconds())
 }
 
 // measure lets so many clients ask one request after the other.
@@ -84,14 +107,32 @@ func (t *target) measure(ctx context.Context, clients int, duration time.Duratio
 	if err != nil || len(warm) == 0 {
 		return result{}, errors.Join(err, ctx.Err())
 	}
-	began := time.Now()
+	began, used := time.Now(), processorTime(t.pid)
 	took, err := t.run(ctx, clients, duration, ask)
 	if err != nil || len(took) == 0 {
 		return result{}, errors.Join(err, ctx.Err())
 	}
 	elapsed := time.Since(began)
+	used = processorTime(t.pid) - used
 	slices.Sort(took)
-	return result{float64(len(took)) / elapsed.Seconds(), took[len(took)/2], took[len(took)*99/100]}, nil
+	return result{float64(len(took)) / elapsed.Seconds(), took[len(took)/2], took[len(took)*99/100], used / time.Duration(len(took))}, nil
+}
+
+// processorTime is what a process has used so far; 0 if that cannot be told.
+func processorTime(pid int) (sum time.Duration) {
+	// A process's own schedstat is of its main thread only.
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, thread := range threads {
+		data, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		used, _, _ := strings.Cut(string(data), " ")
+		if n, err := strconv.ParseInt(used, 10, 64); err == nil {
+			sum += time.Duration(n)
+		}
+	}
+	return sum
 }
 
 func (t *target) run(ctx context.Context, clients int, duration time.Duration, ask request) ([]time.Duration, error) {
