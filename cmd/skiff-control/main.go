@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -52,17 +51,10 @@ nothing acknowledged is lost and running pods do not notice.`,
 	return command
 }
 
-// memoryReturn is the share of live memory at which the garbage collector
-// runs: earlier than Go's default, because idle memory is what users pay for.
-const memoryReturn = 60
-
 func run(ctx context.Context, c *config.Control) (err error) {
 	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
 	if err != nil {
 		return err
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(memoryReturn)
 	}
 	// A machine that was off for a year has to renew before it can serve.
 	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
@@ -96,6 +88,12 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	operations := operate(c, store, server, settings, logger)
 	logger.Info("serving", "address", settings.Listener.Addr(), "version", daemon.Version)
 	group, ctx := errgroup.WithContext(ctx)
+	if os.Getenv("GOGC") == "" {
+		group.Go(func() error {
+			paceGarbage(ctx)
+			return nil
+		})
+	}
 	group.Go(func() error {
 		if server.WaitBootstrapped(ctx) == nil {
 			operations.Run(ctx)

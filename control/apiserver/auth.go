@@ -133,11 +133,17 @@ type listers struct {
 	roleBindings        rbaclisters.RoleBindingLister
 	clusterRoles        rbaclisters.ClusterRoleLister
 	clusterRoleBindings rbaclisters.ClusterRoleBindingLister
+	// Every request asks for all of these.
+	allClusterRoleBindings snapshot[*rbacv1.ClusterRoleBinding]
 }
 
-func newListers(factory informers.SharedInformerFactory) *listers {
+func newListers(factory informers.SharedInformerFactory) (*listers, error) {
 	r := factory.Rbac().V1()
-	return &listers{r.Roles().Lister(), r.RoleBindings().Lister(), r.ClusterRoles().Lister(), r.ClusterRoleBindings().Lister()}
+	l := &listers{
+		roles: r.Roles().Lister(), roleBindings: r.RoleBindings().Lister(),
+		clusterRoles: r.ClusterRoles().Lister(), clusterRoleBindings: r.ClusterRoleBindings().Lister(),
+	}
+	return l, l.allClusterRoleBindings.follow(r.ClusterRoleBindings().Informer())
 }
 
 // Role implements rbac.Source.
@@ -157,7 +163,9 @@ func (l *listers) RoleBindings(namespace string) ([]*rbacv1.RoleBinding, error) 
 
 // ClusterRoleBindings implements rbac.Source.
 func (l *listers) ClusterRoleBindings() ([]*rbacv1.ClusterRoleBinding, error) {
-	return l.clusterRoleBindings.List(labels.Everything())
+	return l.allClusterRoleBindings.get(func() ([]*rbacv1.ClusterRoleBinding, error) {
+		return l.clusterRoleBindings.List(labels.Everything())
+	})
 }
 
 // byNode indexes pods by the node they are bound to.
@@ -188,7 +196,11 @@ func newAuthorizer(factory informers.SharedInformerFactory) (authorizer.Authoriz
 		}
 		return out
 	}
-	roles := rbac.New(newListers(factory))
+	source, err := newListers(factory)
+	if err != nil {
+		return nil, nil, err
+	}
+	roles := rbac.New(source)
 	var nodeRules []rbacv1.PolicyRule
 	for _, role := range bootstrap.ClusterRoles() {
 		if role.Name == "system:node" {

@@ -101,6 +101,9 @@ type Server struct {
 	stopServing context.CancelFunc
 	// complete is closed once the objects every cluster has are there.
 	complete chan struct{}
+	// routed is closed once every path has its handler: a path that has none then
+	// does not exist.
+	routed chan struct{}
 }
 
 // handler is the whole handler chain; before the server is complete it answers 503.
@@ -125,7 +128,7 @@ func (s *Server) Client() kubernetes.Interface { return s.client }
 
 // New assembles a server; Run serves it.
 func New(config Config) (*Server, error) {
-	s := &Server{config: config, types: map[reflect.Type]bool{}, complete: make(chan struct{})}
+	s := &Server{config: config, types: map[reflect.Type]bool{}, complete: make(chan struct{}), routed: make(chan struct{})}
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	if err := s.assemble(); err != nil {
 		s.close()
@@ -316,6 +319,7 @@ func (s *Server) Run(ctx context.Context) error {
 	context.AfterFunc(ctx, s.stopServing)
 	s.identities.reload(ctx)
 	prepared := s.generic.PrepareRun()
+	close(s.routed)
 	chain := http.Handler(s.generic.Handler)
 	s.chain.Store(&chain)
 	s.informers.StartWithContext(ctx)

@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/util/sets"
-	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
 
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -21,13 +20,9 @@ func longRunning(r *http.Request, info *apirequest.RequestInfo) bool {
 var basicLongRunning = filters.BasicLongRunningRequestCheck(
 	sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 
-// handlerChain is upstream's, but that watches, logs and streams end as soon as
-// the server begins to stop, so that their clients go to another server at once
-// instead of holding this one until it is killed.
-func (s *Server) handlerChain(api http.Handler, c *genericapiserver.Config) http.Handler {
-	return genericapiserver.DefaultBuildHandlerChain(s.endingWithServer(api), c)
-}
-
+// endingWithServer ends watches, logs and streams as soon as the server begins
+// to stop, so that their clients go to another server at once instead of holding
+// this one until it is killed.
 func (s *Server) endingWithServer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		info, known := apirequest.RequestInfoFrom(request.Context())

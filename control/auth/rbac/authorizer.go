@@ -39,13 +39,13 @@ func New(source Source) *Authorizer { return &Authorizer{source: source} }
 func (a *Authorizer) Authorize(ctx context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
 	var allowed string
 	var errs []error
-	a.visit(request.GetUser(), request.GetNamespace(), func(source string, rule *rbacv1.PolicyRule, err error) bool {
+	a.visit(request.GetUser(), request.GetNamespace(), func(source source, rule *rbacv1.PolicyRule, err error) bool {
 		if err != nil {
 			errs = append(errs, err)
 			return true
 		}
 		if ruleAllows(request, rule) {
-			allowed = source
+			allowed = source.String()
 			return false
 		}
 		return true
@@ -74,7 +74,7 @@ func (a *Authorizer) EvaluateConditions(context.Context, authorizer.ConditionsAw
 func (a *Authorizer) RulesOf(subject user.Info, namespace string) ([]rbacv1.PolicyRule, error) {
 	var rules []rbacv1.PolicyRule
 	var errs []error
-	a.visit(subject, namespace, func(_ string, rule *rbacv1.PolicyRule, err error) bool {
+	a.visit(subject, namespace, func(_ source, rule *rbacv1.PolicyRule, err error) bool {
 		if err != nil {
 			errs = append(errs, err)
 		} else {
@@ -125,8 +125,8 @@ func (a *Authorizer) RulesFor(_ context.Context, subject user.Info, namespace st
 
 // visit shows every rule that holds for the user, with what it comes from,
 // until see returns false.
-func (a *Authorizer) visit(subject user.Info, namespace string, see func(source string, rule *rbacv1.PolicyRule, err error) bool) {
-	show := func(reference rbacv1.RoleRef, namespace, source string) bool {
+func (a *Authorizer) visit(subject user.Info, namespace string, see func(source source, rule *rbacv1.PolicyRule, err error) bool) {
+	show := func(reference rbacv1.RoleRef, namespace string, source source) bool {
 		rules, err := a.RoleRules(reference, namespace)
 		if apierrors.IsNotFound(err) {
 			return see(source, nil, err)
@@ -142,12 +142,12 @@ func (a *Authorizer) visit(subject user.Info, namespace string, see func(source 
 		return true
 	}
 	bindings, err := a.source.ClusterRoleBindings()
-	if err != nil && !see("", nil, fmt.Errorf("list ClusterRoleBindings: %w", err)) {
+	if err != nil && !see(source{}, nil, fmt.Errorf("list ClusterRoleBindings: %w", err)) {
 		return
 	}
 	for _, binding := range bindings {
 		i := slices.IndexFunc(binding.Subjects, func(s rbacv1.Subject) bool { return isSubject(subject, &s, "") })
-		if i >= 0 && !show(binding.RoleRef, "", describe("ClusterRoleBinding", binding.Name, binding.RoleRef, binding.Subjects[i], "")) {
+		if i >= 0 && !show(binding.RoleRef, "", source{"ClusterRoleBinding", binding.Name, "", binding.RoleRef, &binding.Subjects[i]}) {
 			return
 		}
 	}
@@ -155,27 +155,37 @@ func (a *Authorizer) visit(subject user.Info, namespace string, see func(source 
 		return
 	}
 	local, err := a.source.RoleBindings(namespace)
-	if err != nil && !see("", nil, fmt.Errorf("list RoleBindings in %s: %w", namespace, err)) {
+	if err != nil && !see(source{}, nil, fmt.Errorf("list RoleBindings in %s: %w", namespace, err)) {
 		return
 	}
 	for _, binding := range local {
 		i := slices.IndexFunc(binding.Subjects, func(s rbacv1.Subject) bool { return isSubject(subject, &s, namespace) })
-		if i >= 0 && !show(binding.RoleRef, namespace, describe("RoleBinding", binding.Name+"/"+namespace, binding.RoleRef, binding.Subjects[i], namespace)) {
+		if i >= 0 && !show(binding.RoleRef, namespace, source{"RoleBinding", binding.Name + "/" + namespace, namespace, binding.RoleRef, &binding.Subjects[i]}) {
 			return
 		}
 	}
 }
 
-func describe(kind, name string, reference rbacv1.RoleRef, subject rbacv1.Subject, namespace string) string {
-	who := fmt.Sprintf("%s %q", subject.Kind, subject.Name)
-	if subject.Kind == rbacv1.ServiceAccountKind {
-		in := subject.Namespace
+// source is the binding that a rule comes from. It is put into words only for
+// the rule that decides.
+type source struct {
+	kind, name string
+	namespace  string // of the binding
+	role       rbacv1.RoleRef
+	subject    *rbacv1.Subject
+}
+
+// String is the reason as Kubernetes gives it.
+func (s source) String() string {
+	who := fmt.Sprintf("%s %q", s.subject.Kind, s.subject.Name)
+	if s.subject.Kind == rbacv1.ServiceAccountKind {
+		in := s.subject.Namespace
 		if in == "" {
-			in = namespace
+			in = s.namespace
 		}
-		who = fmt.Sprintf("%s %q", subject.Kind, subject.Name+"/"+in)
+		who = fmt.Sprintf("%s %q", s.subject.Kind, s.subject.Name+"/"+in)
 	}
-	return fmt.Sprintf("%s %q of %s %q to %s", kind, name, reference.Kind, reference.Name, who)
+	return fmt.Sprintf("%s %q of %s %q to %s", s.kind, s.name, s.role.Kind, s.role.Name, who)
 }
 
 // isSubject says whether a binding's subject means the user. A service account
