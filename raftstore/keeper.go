@@ -156,8 +156,8 @@ func (k *keeper) compact(ctx context.Context, v *mvcc.View, now time.Time) time.
 		return step
 	}
 	wait := o.HistoryAge - now.Sub(k.ages[0].at)
-	if k.ages[len(k.ages)-1].revision < v.Revision() {
-		wait = min(wait, step)
+	if last := k.ages[len(k.ages)-1]; last.revision < v.Revision() {
+		wait = min(wait, step-now.Sub(last.at)) // a later sample would keep history longer
 	} else {
 		k.asleep.Store(true)
 	}
