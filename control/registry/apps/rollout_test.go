@@ -18,6 +18,7 @@ import (
 	"github.com/skiff-run/skiff/control/registry"
 	"github.com/skiff-run/skiff/control/registry/scheme"
 	"github.com/skiff-run/skiff/control/storage"
+	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -34,7 +35,7 @@ func TestADeploymentOnARealStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	group, err := Group(&registry.Dependencies{Scheme: s, RESTOptions: &storage.Options{Store: store, Scheme: s.Scheme, Codecs: s.Codecs}})
+	group, err := Group(&registry.Dependencies{Scheme: s, RESTOptions: &storage.Options{Store: store, Hub: cached.NewHub(store), Scheme: s.Scheme, Codecs: s.Codecs}})
 	if err != nil {
 		t.Fatal(err)
 	}

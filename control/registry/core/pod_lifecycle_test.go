@@ -22,6 +22,7 @@ import (
 	"github.com/skiff-run/skiff/control/registry"
 	"github.com/skiff-run/skiff/control/registry/scheme"
 	"github.com/skiff-run/skiff/control/storage"
+	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -47,7 +48,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	deps := &registry.Dependencies{
-		Scheme: s, RESTOptions: &storage.Options{Store: store, Scheme: s.Scheme, Codecs: s.Codecs},
+		Scheme: s, RESTOptions: &storage.Options{Store: store, Hub: cached.NewHub(store), Scheme: s.Scheme, Codecs: s.Codecs},
 		Agents: registry.Agents{Transport: http.DefaultTransport, Port: 10250}, Authorizer: nil,
 	}
 	h := &house{t: t, ctx: request.WithNamespace(ctx, "default"), scheme: s, storages: registry.Storages{}}

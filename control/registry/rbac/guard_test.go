@@ -20,6 +20,7 @@ import (
 	"github.com/skiff-run/skiff/control/registry"
 	"github.com/skiff-run/skiff/control/registry/scheme"
 	"github.com/skiff-run/skiff/control/storage"
+	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -68,7 +69,7 @@ func newGroup(t *testing.T, source fixed) (context.Context, registry.Storages) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deps := &registry.Dependencies{Scheme: s, RESTOptions: &storage.Options{Store: store, Scheme: s.Scheme, Codecs: s.Codecs}}
+	deps := &registry.Dependencies{Scheme: s, RESTOptions: &storage.Options{Store: store, Hub: cached.NewHub(store), Scheme: s.Scheme, Codecs: s.Codecs}}
 	group, err := Group(deps)
 	if err != nil {
 		t.Fatal(err)

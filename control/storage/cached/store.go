@@ -36,6 +36,9 @@ var ErrDestroyed = errors.New("the storage was destroyed")
 // New returns the storage of a resource. Attributes gives an object's labels and
 // selectable fields.
 func New(hub *Hub, config raw.Config, attributes storage.AttrFunc) (*Store, error) {
+	if hub == nil {
+		return nil, errors.New("a cached storage needs the hub of its store")
+	}
 	plain, err := raw.New(config)
 	if err != nil {
 		return nil, err
