@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "${1:-}" = up ]; then
   # Makes the images, by a registry that is not needed any more afterwards.
-  hack/registry.sh start /var/lib/skiff-demo 5001 >/dev/null
-  hack/registry.sh stop /var/lib/skiff-demo
+  hack/registry.sh start /srv/skiff-images 5001 >/dev/null
+  hack/registry.sh stop /srv/skiff-images
 fi
 go build -trimpath -o bin/cluster ./hack/cluster
 exec bin/cluster "$@"

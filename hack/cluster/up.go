@@ -15,7 +15,7 @@ import (
 )
 
 // images is the folder of the registry's images, which outlives the cluster.
-const images = "/var/lib/skiff-demo"
+const images = "/srv/skiff-images"
 
 func up(ctx context.Context, f *fleet.Fleet, arguments []string) (err error) {
 	workers := 0

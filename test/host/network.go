@@ -147,6 +147,8 @@ func (n *Network) plug(h *Host) error {
 		}
 		return n.run(h.Name, strings.Fields("ip link set br0 up"))
 	}
+	// The cable of a host that was switched off goes a moment later by itself.
+	_ = n.run(n.Switch.Name, []string{"ip", "link", "del", h.Name})
 	for _, line := range []struct{ at, command string }{
 		{n.Switch.Name, fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", h.Name, h.machine().PID)},
 		{n.Switch.Name, fmt.Sprintf("ip link set %s master br0 up", h.Name)},
