@@ -20,9 +20,18 @@ import (
 // balancers and supervisors, /metrics for Prometheus.
 type health struct {
 	lastSync atomic.Pointer[time.Time]
+	// pending is when the oldest change came that is not programmed yet; nil for none.
+	pending atomic.Pointer[time.Time]
+	// eligible says whether the node should get new connections.
+	eligible atomic.Bool
 	registry *prometheus.Registry
 	duration prometheus.Histogram
+	restored prometheus.Counter
 }
+
+// patience is how long a change may wait to be programmed: as kube-proxy,
+// twice its sync period.
+const patience = time.Minute
 
 func newHealth() *health {
 	h := &health{
@@ -32,30 +41,51 @@ func newHealth() *health {
 			Help:    "Time to bring the kernel to the desired state, in seconds.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
+		restored: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "skiff_proxy_restored_rules_total",
+			Help: "Times that somebody else had changed the rules of services and all were written anew.",
+		}),
 	}
-	h.registry.MustRegister(h.duration, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	h.eligible.Store(true)
+	h.registry.MustRegister(h.duration, h.restored, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return h
 }
 
-func (h *health) synced(duration time.Duration) {
+// noticed says that there is a change to program.
+func (h *health) noticed() {
+	now := time.Now()
+	h.pending.CompareAndSwap(nil, &now)
+}
+
+// pendingSince is to be read before the state is, and handed to synced.
+func (h *health) pendingSince() *time.Time { return h.pending.Load() }
+
+// synced says that everything is programmed that was noticed when pendingSince
+// returned pending.
+func (h *health) synced(duration time.Duration, pending *time.Time) {
 	now := time.Now()
 	h.lastSync.Store(&now)
+	h.pending.CompareAndSwap(pending, nil)
 	h.duration.Observe(duration.Seconds())
 }
 
-// ServeHTTP answers 200 once the rules have been programmed, 503 before, with
-// the times as kube-proxy reports them.
-func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	last := h.lastSync.Load()
-	status := http.StatusServiceUnavailable
-	body := map[string]any{"currentTime": time.Now(), "nodeEligible": true}
-	if last != nil {
-		status = http.StatusOK
+// healthy says whether the rules have been programmed and no change waits too long.
+func (h *health) healthy() bool {
+	pending := h.pending.Load()
+	return h.lastSync.Load() != nil && (pending == nil || time.Since(*pending) < patience)
+}
+
+// answer writes the times as kube-proxy reports them.
+func (h *health) answer(w http.ResponseWriter, well bool) {
+	body := map[string]any{"currentTime": time.Now(), "nodeEligible": h.eligible.Load()}
+	if last := h.lastSync.Load(); last != nil {
 		body["lastUpdated"] = *last
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
+	if !well {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
 	// The client is gone when this fails.
 	_ = json.NewEncoder(w).Encode(body)
 }
@@ -63,8 +93,10 @@ func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // serve answers on both addresses until ctx ends.
 func (h *health) serve(ctx context.Context, healthAddress, metricsAddress string) error {
 	alive := http.NewServeMux()
-	alive.Handle("/healthz", h)
-	alive.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	// Load balancers ask healthz whether the node should get connections,
+	// supervisors livez whether the proxy works.
+	alive.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { h.answer(w, h.healthy() && h.eligible.Load()) })
+	alive.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { h.answer(w, h.healthy()) })
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
 

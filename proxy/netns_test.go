@@ -219,7 +219,7 @@ func (n *node) run(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- n.in(func() error {
-			backend, err := nftables.New(nftables.Options{ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16")})
+			backend, err := nftables.New(nftables.Options{ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})
 			if err != nil {
 				return err
 			}

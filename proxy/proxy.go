@@ -9,16 +9,21 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -27,6 +32,7 @@ import (
 
 	"github.com/skiff-run/skiff/proxy/conntrack"
 	"github.com/skiff-run/skiff/proxy/dns"
+	"github.com/skiff-run/skiff/proxy/healthcheck"
 	"github.com/skiff-run/skiff/proxy/table"
 )
 
@@ -38,9 +44,17 @@ const settle = 10 * time.Millisecond
 // retry is how long a failed sync waits for its next try.
 const retry = time.Second
 
+// checkPeriod is how long a rule that somebody else removed may be missing.
+const checkPeriod = 30 * time.Second
+
 // Backend brings the kernel to a table.
 type Backend interface {
 	Sync(ctx context.Context, t *table.Table) error
+	// Check says what somebody else changed of what Sync programmed, empty for
+	// nothing. After a change the next Sync restores everything.
+	Check(ctx context.Context) (string, error)
+	// Print returns what Sync would program on a kernel that has nothing of it.
+	Print(t *table.Table) string
 }
 
 // Config of a proxy.
@@ -48,6 +62,11 @@ type Config struct {
 	Client   kubernetes.Interface
 	NodeName string
 	Backend  Backend
+	// NodePorts says which addresses of the node serve node ports.
+	NodePorts table.NodePortAddresses
+	// CheckPeriod is how often the kernel is compared with what was programmed;
+	// 0: every 30 seconds.
+	CheckPeriod time.Duration
 	// DNS serves names too; nil turns it off.
 	DNS *dns.Config
 	// HealthAddress and MetricsAddress are host:port; empty turns one off.
@@ -57,32 +76,50 @@ type Config struct {
 
 // Proxy serves one machine.
 type Proxy struct {
-	config   Config
-	node     table.Node
-	factory  informers.SharedInformerFactory
+	config  Config
+	node    table.Node
+	builder table.Builder
+	flows   conntrack.Flows
+	factory informers.SharedInformerFactory
+	// own watches the one Node that this machine is.
+	own      informers.SharedInformerFactory
+	nodes    corelisters.NodeLister
 	services corelisters.ServiceLister
 	slices   cache.Indexer
 	changed  chan struct{}
 	health   *health
-	names    *dns.Server
+	checks   *healthcheck.Servers
+	// conflicts are those that were logged.
+	conflicts map[table.Conflict]bool
+	names     *dns.Server
 }
 
 // New returns a proxy that Run starts.
 func New(config Config) (*Proxy, error) {
 	p := &Proxy{
-		config: config, node: table.Node{Name: config.NodeName},
+		config: config, node: table.Node{Name: config.NodeName, NodePorts: config.NodePorts},
 		changed: make(chan struct{}, 1), health: newHealth(),
 	}
+	p.checks = healthcheck.New(p.health.healthy)
+	p.own = informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithTransform(forget),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, config.NodeName).String()
+		}))
+	p.nodes = p.own.Core().V1().Nodes().Lister()
 	p.factory = informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithTransform(forget))
 	p.services = p.factory.Core().V1().Services().Lister()
-	slices := p.factory.Discovery().V1().EndpointSlices().Informer()
-	if err := slices.AddIndexers(cache.Indexers{byService: indexByService}); err != nil {
+	endpointSlices := p.factory.Discovery().V1().EndpointSlices().Informer()
+	if err := endpointSlices.AddIndexers(cache.Indexers{byService: indexByService}); err != nil {
 		return nil, fmt.Errorf("index endpoint slices: %w", err)
 	}
-	p.slices = slices.GetIndexer()
-	for _, informer := range []cache.SharedIndexInformer{p.factory.Core().V1().Services().Informer(), slices} {
+	p.slices = endpointSlices.GetIndexer()
+	for _, informer := range []cache.SharedIndexInformer{p.factory.Core().V1().Services().Informer(), endpointSlices, p.own.Core().V1().Nodes().Informer()} {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { p.notice() }, UpdateFunc: func(_, _ any) { p.notice() }, DeleteFunc: func(any) { p.notice() },
+			AddFunc: func(any) { p.notice() }, UpdateFunc: func(before, after any) {
+				if concernsUs(before, after) {
+					p.notice()
+				}
+			}, DeleteFunc: func(any) { p.notice() },
 		}); err != nil {
 			return nil, fmt.Errorf("watch the API: %w", err)
 		}
@@ -106,8 +143,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		group.Go(func() error { return p.names.Run(ctx) })
 	}
 	group.Go(func() error { return p.health.serve(ctx, p.config.HealthAddress, p.config.MetricsAddress) })
-	p.factory.StartWithContext(ctx)
-	defer p.factory.Shutdown()
+	p.start(ctx)
+	defer p.stop()
+	defer p.checks.Close()
 	if p.synced(ctx) {
 		p.loop(ctx)
 	}
@@ -117,11 +155,58 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return nil
 }
 
+// Once programs the present state and returns, without serving names or health.
+func (p *Proxy) Once(ctx context.Context) error {
+	t, err := p.read(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.config.Backend.Sync(ctx, t); err != nil {
+		return err
+	}
+	_, err = conntrack.FlowsOf(t).Forget()
+	return err
+}
+
+// Print returns what Once would program, and changes nothing.
+func (p *Proxy) Print(ctx context.Context) (string, error) {
+	t, err := p.read(ctx)
+	if err != nil {
+		return "", err
+	}
+	return p.config.Backend.Print(t), nil
+}
+
+// read reads the whole state from the API.
+func (p *Proxy) read(ctx context.Context) (*table.Table, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p.start(ctx)
+	defer p.stop()
+	defer cancel()
+	if !p.synced(ctx) {
+		return nil, fmt.Errorf("read the state of the cluster: %w", ctx.Err())
+	}
+	return p.table()
+}
+
+func (p *Proxy) start(ctx context.Context) {
+	p.factory.StartWithContext(ctx)
+	p.own.StartWithContext(ctx)
+}
+
+// stop waits for the watches to end after their context has.
+func (p *Proxy) stop() {
+	p.factory.Shutdown()
+	p.own.Shutdown()
+}
+
 // synced waits until the whole state has been read once.
 func (p *Proxy) synced(ctx context.Context) bool {
-	for _, synced := range p.factory.WaitForCacheSync(ctx.Done()) {
-		if !synced {
-			return false
+	for _, factory := range []informers.SharedInformerFactory{p.factory, p.own} {
+		for _, synced := range factory.WaitForCacheSync(ctx.Done()) {
+			if !synced {
+				return false
+			}
 		}
 	}
 	if p.names != nil {
@@ -130,8 +215,11 @@ func (p *Proxy) synced(ctx context.Context) bool {
 	return true
 }
 
-// loop syncs once, then after each change, then again after a failure.
+// loop syncs once, then after each change, then again after a failure; and
+// checks from time to time that nobody else changed what it programmed.
 func (p *Proxy) loop(ctx context.Context) {
+	check := time.NewTicker(cmp.Or(p.config.CheckPeriod, checkPeriod))
+	defer check.Stop()
 	for {
 		var again <-chan time.Time
 		if err := p.sync(ctx); err != nil {
@@ -141,28 +229,57 @@ func (p *Proxy) loop(ctx context.Context) {
 			p.config.Logger.Error("programming services failed; trying again", "error", err)
 			again = time.After(retry)
 		}
-		select {
-		case <-ctx.Done():
+		if !p.wait(ctx, again, check.C) {
 			return
-		case <-again:
-			continue
-		case <-p.changed:
-		}
-		// Let the rest of a burst arrive.
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(settle):
-		}
-		select {
-		case <-p.changed:
-		default:
 		}
 	}
 }
 
+// wait returns true when a sync is due, false when ctx has ended.
+func (p *Proxy) wait(ctx context.Context, again, check <-chan time.Time) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-again:
+			return true
+		case <-check:
+			if p.check(ctx) {
+				return true
+			}
+		case <-p.changed:
+			// Let the rest of a burst arrive.
+			select {
+			case <-ctx.Done():
+				return false
+			case <-time.After(settle):
+			}
+			select {
+			case <-p.changed:
+			default:
+			}
+			return true
+		}
+	}
+}
+
+// check says whether somebody else changed what we programmed.
+func (p *Proxy) check(ctx context.Context) bool {
+	changed, err := p.config.Backend.Check(ctx)
+	switch {
+	case err != nil:
+		p.config.Logger.Warn("comparing the kernel with what was programmed failed", "error", err)
+	case changed != "":
+		p.health.restored.Inc()
+		p.config.Logger.Warn("somebody else changed the rules of services; restoring them", "found", changed)
+		return true
+	}
+	return false
+}
+
 func (p *Proxy) sync(ctx context.Context) error {
 	begin := time.Now()
+	pending := p.health.pendingSince()
 	t, err := p.table()
 	if err != nil {
 		return err
@@ -170,28 +287,51 @@ func (p *Proxy) sync(ctx context.Context) error {
 	if err := p.config.Backend.Sync(ctx, t); err != nil {
 		return err
 	}
-	p.health.synced(time.Since(begin))
+	p.health.synced(time.Since(begin), pending)
+	p.logConflicts(t)
 	// Only after the rules are in place: a flow that is forgotten earlier would
 	// be made again by the old rules.
-	forgotten, err := conntrack.FlowsOf(t).Forget()
+	flows := conntrack.FlowsOf(t)
+	forgotten, err := flows.After(p.flows).Forget()
 	if err != nil {
 		return err
 	}
+	p.flows = flows
 	p.config.Logger.Debug("services programmed", "ports", len(t.Ports), "duration", time.Since(begin), "forgottenFlows", forgotten)
-	return nil
+	return p.checks.Sync(t.HealthChecks, t.NodePortRanges)
 }
 
+// logConflicts tells of each conflict once while it lasts.
+func (p *Proxy) logConflicts(t *table.Table) {
+	now := map[table.Conflict]bool{}
+	for _, c := range t.Conflicts {
+		now[c] = true
+		if !p.conflicts[c] {
+			p.config.Logger.Warn("two services claim the same; only the first is served there", "claim", c.Claim, "servicePort", c.Port, "holder", c.Holder)
+		}
+	}
+	p.conflicts = now
+}
+
+// table builds the desired state from what was watched.
 func (p *Proxy) table() (*table.Table, error) {
 	services, err := p.services.List(labels.Everything())
 	if err != nil {
 		return nil, fmt.Errorf("list services: %w", err)
 	}
-	return table.Build(p.node, services, p.slicesOf), nil
+	node := p.node
+	// A machine that has not registered yet has no zone and no primary address.
+	if object, err := p.nodes.Get(p.config.NodeName); err == nil {
+		node = node.WithObject(object)
+		p.health.eligible.Store(eligible(object))
+	}
+	return p.builder.Build(node, services, p.slicesOf), nil
 }
 
 // notice says that something changed; a second change before the first is
 // looked at adds nothing.
 func (p *Proxy) notice() {
+	p.health.noticed()
 	select {
 	case p.changed <- struct{}{}:
 	default:
@@ -229,8 +369,30 @@ func forget(object any) (any, error) {
 		o.ManagedFields, o.Annotations = nil, nil
 	case *discoveryv1.EndpointSlice:
 		o.ManagedFields, o.Annotations, o.OwnerReferences = nil, nil, nil
+	case *corev1.Node:
+		o.ManagedFields, o.Annotations, o.Status.Images, o.Status.VolumesInUse, o.Status.VolumesAttached = nil, nil, nil, nil, nil
 	}
 	return object, nil
+}
+
+// concernsUs says whether an update needs a sync: a Node changes with every
+// report of its agent.
+func concernsUs(before, after any) bool {
+	was, one := before.(*corev1.Node)
+	is, two := after.(*corev1.Node)
+	if !one || !two {
+		return true
+	}
+	return !maps.Equal(was.Labels, is.Labels) || !slices.Equal(was.Status.Addresses, is.Status.Addresses) || eligible(was) != eligible(is)
+}
+
+// toBeDeleted is the taint of a node that the cluster autoscaler removes.
+const toBeDeleted = "ToBeDeletedByClusterAutoscaler"
+
+// eligible says whether load balancers should send new connections to the node
+// (KEP-3836).
+func eligible(node *corev1.Node) bool {
+	return node.DeletionTimestamp == nil && !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
 }
 
 // source lets the name server read what the proxy watches.

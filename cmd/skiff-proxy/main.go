@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -24,6 +25,7 @@ import (
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/nftables"
+	"github.com/skiff-run/skiff/proxy/table"
 )
 
 func main() {
@@ -41,9 +43,18 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: daemon.Version,
 	}
 	flags := config.AddFlags(command.PersistentFlags(), config.ProxyKind, configuration)
+	var once, print bool
+	command.Flags().BoolVar(&once, "once", false, "program the present state and end")
+	command.Flags().BoolVar(&print, "print", false, "with --once: print what would be programmed, and change nothing")
 	command.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := flags.Complete(); err != nil {
 			return err
+		}
+		switch {
+		case print && !once:
+			return errors.New("--print: shows what --once would program; give both")
+		case once:
+			return runOnce(cmd.Context(), configuration, print, cmd.OutOrStdout())
 		}
 		return run(cmd.Context(), configuration)
 	}
@@ -59,46 +70,24 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 }
 
 func run(ctx context.Context, c *config.Proxy) error {
-	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+	settings, connection, err := prepare(c)
 	if err != nil {
 		return err
-	}
-	name := c.NodeName
-	if name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("find the host name: %w; set nodeName", err)
-		}
-		name = strings.ToLower(host)
 	}
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}
-	connection, err := connect(c, logger)
-	if err != nil {
-		return err
-	}
-	backend, err := nftables.New(backendOptions(c))
-	if err != nil {
-		return err
-	}
-	settings := proxy.Config{Client: connection.Client(), NodeName: name, Backend: backend, Logger: logger}
 	if c.HealthPort != 0 {
 		settings.HealthAddress = net.JoinHostPort("0.0.0.0", strconv.Itoa(c.HealthPort))
 	}
 	if c.MetricsPort != 0 {
 		settings.MetricsAddress = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.MetricsPort))
 	}
-	if c.DNS.Enabled {
-		settings.DNS = &dns.Config{
-			Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Logger: logger.With("component", "dns"),
-		}
-	}
 	p, err := proxy.New(settings)
 	if err != nil {
 		return err
 	}
-	logger.Info("starting", "node", name, "mode", c.Mode, "version", daemon.Version)
+	settings.Logger.Info("starting", "node", settings.NodeName, "mode", c.Mode, "version", daemon.Version)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := connection.Wait(ctx); err != nil {
@@ -124,11 +113,68 @@ func connect(c *config.Proxy, logger *slog.Logger) (*apiclient.Connection, error
 	return apiclient.Load(options)
 }
 
+// runOnce programs or prints the present state.
+func runOnce(ctx context.Context, c *config.Proxy, print bool, output io.Writer) error {
+	settings, _, err := prepare(c)
+	if err != nil {
+		return err
+	}
+	p, err := proxy.New(settings)
+	if err != nil {
+		return err
+	}
+	if !print {
+		if err := tracking.On(ctx); err != nil {
+			return err
+		}
+		return p.Once(ctx)
+	}
+	text, err := p.Print(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(output, text)
+	return err
+}
+
+// prepare reads what every way to run needs, and changes nothing.
+func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
+	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+	if err != nil {
+		return proxy.Config{}, nil, err
+	}
+	settings := proxy.Config{NodeName: c.NodeName, Logger: logger}
+	if settings.NodeName == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return settings, nil, fmt.Errorf("find the host name: %w; set nodeName", err)
+		}
+		settings.NodeName = strings.ToLower(host)
+	}
+	connection, err := connect(c, logger)
+	if err != nil {
+		return settings, nil, err
+	}
+	settings.Client = connection.Client()
+	if settings.NodePorts, err = table.ParseNodePortAddresses(c.NodePortAddresses); err != nil {
+		return settings, nil, fmt.Errorf("nodePortAddresses: %w", err)
+	}
+	if settings.Backend, err = nftables.New(backendOptions(c)); err != nil {
+		return settings, nil, err
+	}
+	if c.DNS.Enabled {
+		settings.DNS = &dns.Config{
+			Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Logger: logger.With("component", "dns"),
+		}
+	}
+	return settings, connection, nil
+}
+
 // backendOptions converts what Validate has checked.
 func backendOptions(c *config.Proxy) nftables.Options {
-	options := nftables.Options{ClusterCIDR: netip.MustParsePrefix(c.ClusterCIDR)}
-	for _, text := range c.NodePortAddresses {
-		options.NodePortAddresses = append(options.NodePortAddresses, netip.MustParsePrefix(text))
+	var options nftables.Options
+	for _, text := range c.ClusterCIDRs() {
+		options.ClusterCIDRs = append(options.ClusterCIDRs, netip.MustParsePrefix(text))
 	}
 	return options
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -27,10 +28,13 @@ type Proxy struct {
 
 	// Mode is the backend that programs the kernel: nftables.
 	Mode string `yaml:"mode" help:"backend that programs the kernel: nftables"`
-	// ClusterCIDR is the range of all pods: what comes from elsewhere to a service is masqueraded.
-	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods"`
-	// NodePortAddresses limits node ports to addresses in these ranges; empty: every address of the node.
-	NodePortAddresses []string `yaml:"nodePortAddresses" help:"ranges of addresses that serve node ports; all when empty"`
+	// ClusterCIDR is the range of all pods, or two with a comma between them, one
+	// of each family: what comes from elsewhere to a service is masqueraded.
+	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods, or two (IPv4,IPv6)"`
+	// NodePortAddresses limits node ports to addresses in these ranges; primary
+	// alone, the default of kube-proxy's mode nftables, is the node's own address
+	// of each family.
+	NodePortAddresses []string `yaml:"nodePortAddresses" help:"ranges of addresses that serve node ports, or primary for the node's own"`
 
 	// HealthPort serves /healthz and /livez; MetricsPort serves /metrics on loopback. 0 turns one off.
 	HealthPort  int `yaml:"healthPort" help:"port of /healthz; 0 turns it off"`
@@ -58,12 +62,18 @@ func DefaultProxy() *Proxy {
 		Kubeconfig:  "/etc/skiff/proxy.conf",
 		Mode:        "nftables",
 		ClusterCIDR: "10.244.0.0/16",
-		HealthPort:  10256,
-		MetricsPort: 10249,
-		DNS:         DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
-		LogLevel:    "info",
+		// Without this, a cluster's node ports would be open to every network the
+		// machine is on.
+		NodePortAddresses: []string{"primary"},
+		HealthPort:        10256,
+		MetricsPort:       10249,
+		DNS:               DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
+		LogLevel:          "info",
 	}
 }
+
+// ClusterCIDRs are the ranges in ClusterCIDR.
+func (c *Proxy) ClusterCIDRs() []string { return strings.Split(c.ClusterCIDR, ",") }
 
 // Validate names every field that cannot be used, and what would be right.
 func (c *Proxy) Validate() field.ErrorList {
@@ -73,12 +83,17 @@ func (c *Proxy) Validate() field.ErrorList {
 		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)
 	}
 	errs = append(errs, requireOneOf("mode", c.Mode, "nftables")...)
-	_, clusterErrs := requirePrefix("clusterCIDR", c.ClusterCIDR)
-	errs = append(errs, clusterErrs...)
+	for _, text := range c.ClusterCIDRs() {
+		_, clusterErrs := requirePrefix("clusterCIDR", text)
+		errs = append(errs, clusterErrs...)
+	}
 	for i, a := range c.ControlAddresses {
 		errs = append(errs, requireHostPort(fmt.Sprintf("controlAddresses[%d]", i), a)...)
 	}
 	for i, p := range c.NodePortAddresses {
+		if p == "primary" && len(c.NodePortAddresses) == 1 {
+			continue
+		}
 		_, prefixErrs := requirePrefix(fmt.Sprintf("nodePortAddresses[%d]", i), p)
 		errs = append(errs, prefixErrs...)
 	}

@@ -9,6 +9,7 @@ package conntrack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -28,21 +29,46 @@ type Flows struct {
 // FlowsOf reads them from a table.
 func FlowsOf(t *table.Table) Flows {
 	f := Flows{addresses: map[netip.AddrPort]map[netip.AddrPort]bool{}, nodePorts: map[uint16]map[netip.AddrPort]bool{}}
-	for i := range t.Ports {
-		port := &t.Ports[i]
+	for _, port := range t.Ports {
 		if port.Protocol != corev1.ProtocolUDP {
 			continue
 		}
-		f.addresses[netip.AddrPortFrom(port.ClusterIP, port.Port)] = endpointSet(port.Internal)
-		external := endpointSet(port.External)
-		for _, address := range port.ExternalIPs {
-			f.addresses[netip.AddrPortFrom(address, port.Port)] = external
+		f.addresses[netip.AddrPortFrom(port.ClusterIP, port.Port)] = endpointSet(port.Internal())
+		// Traffic from outside may lead to either kind, depending on who sends it.
+		external := endpointSet(port.AllEndpoints())
+		for _, addresses := range [][]netip.Addr{port.ExternalIPs, port.LoadBalancerIPs} {
+			for _, address := range addresses {
+				f.addresses[netip.AddrPortFrom(address, port.Port)] = external
+			}
 		}
 		if port.NodePort != 0 {
-			f.nodePorts[port.NodePort] = external
+			// Both families have the same number, and addresses that differ.
+			all := f.nodePorts[port.NodePort]
+			if all == nil {
+				all = map[netip.AddrPort]bool{}
+				f.nodePorts[port.NodePort] = all
+			}
+			maps.Copy(all, external)
 		}
 	}
 	return f
+}
+
+// After returns the flows with what was served before and is not any more: it
+// leads nowhere, and a client that goes on must notice.
+func (f Flows) After(before Flows) Flows {
+	both := Flows{addresses: maps.Clone(f.addresses), nodePorts: maps.Clone(f.nodePorts)}
+	for address := range before.addresses {
+		if _, served := both.addresses[address]; !served {
+			both.addresses[address] = nil
+		}
+	}
+	for port := range before.nodePorts {
+		if _, served := both.nodePorts[port]; !served {
+			both.nodePorts[port] = nil
+		}
+	}
+	return both
 }
 
 func endpointSet(endpoints []table.Endpoint) map[netip.AddrPort]bool {

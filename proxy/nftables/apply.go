@@ -10,15 +10,13 @@ import (
 // affinityClients bounds how many clients an endpoint remembers.
 const affinityClients = 65535
 
-// elements indexes what all ports have by set, key and value.
-func elements(ports map[string]*rendered) map[string]*knftables.Element {
-	all := map[string]*knftables.Element{}
-	for _, port := range ports {
-		for _, e := range port.elements {
-			all[e.Set+e.Map+"|"+strings.Join(e.Key, "|")+"|"+strings.Join(e.Value, "|")] = e
-		}
-	}
-	return all
+func elementKey(e *knftables.Element) string {
+	return e.Set + e.Map + "|" + strings.Join(e.Key, "|") + "|" + strings.Join(e.Value, "|")
+}
+
+func (r *rendered) equal(other *rendered) bool {
+	return slices.EqualFunc(r.elements, other.elements, func(a, b *knftables.Element) bool { return elementKey(a) == elementKey(b) }) &&
+		slices.EqualFunc(r.chains, other.chains, chain.equal) && slices.Equal(r.sets, other.sets)
 }
 
 func (c chain) equal(other chain) bool {
@@ -37,7 +35,8 @@ func (r *rendered) findChain(name string) (chain, bool) {
 }
 
 // addChains adds the chains that the kernel does not have from old, the last
-// rendering of the same port. An affinity set stays as long as its endpoint, with its clients.
+// rendering of the same port. An affinity set stays as long as its endpoint,
+// with its clients.
 func (r *rendered) addChains(tx *knftables.Transaction, old *rendered) {
 	for _, set := range r.sets {
 		if old != nil && slices.Contains(old.sets, set) {

@@ -12,9 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/knftables"
@@ -27,11 +25,9 @@ const TableName = "skiff-proxy"
 
 // Options of the backend.
 type Options struct {
-	// ClusterCIDR is the range of all pods. What comes from elsewhere to a
+	// ClusterCIDRs are the ranges of all pods. What comes from elsewhere to a
 	// cluster address is masqueraded, because the answer would not find back.
-	ClusterCIDR netip.Prefix
-	// NodePortAddresses limits node ports to local addresses in these ranges.
-	NodePortAddresses []netip.Prefix
+	ClusterCIDRs []netip.Prefix
 }
 
 // Backend programs both families. It is not safe for concurrent use.
@@ -44,9 +40,10 @@ type family struct {
 	kind    corev1.IPFamily
 	nft     knftables.Interface
 	options Options
-	// programmed is what the kernel holds, by service port; nil before the
-	// first sync and after one that failed.
-	programmed map[string]*rendered
+	state
+	// verified is the kernel's generation of rules at which the table was found
+	// intact; 0 for never.
+	verified uint32
 }
 
 // New returns a backend. The error says what the machine lacks.
@@ -77,7 +74,28 @@ func (b *Backend) Sync(ctx context.Context, t *table.Table) error {
 	return errors.Join(errs...)
 }
 
-// Print returns the transactions that Sync would run from scratch.
+// Check compares the kernel with what the last Sync left there and says what
+// somebody else changed, empty for nothing. After a change the next Sync starts
+// from scratch. It costs next to nothing while nobody touches nftables.
+func (b *Backend) Check(context.Context) (string, error) {
+	for _, f := range b.families {
+		if f.programmed == nil {
+			continue
+		}
+		changed, err := f.check()
+		if err != nil {
+			return "", fmt.Errorf("check table %s %s: %w", f.kind, TableName, err)
+		}
+		if changed != "" {
+			f.state = state{}
+			return changed, nil
+		}
+	}
+	return "", nil
+}
+
+// Print returns the transactions that Sync would run from scratch, as nft
+// reads them.
 func (b *Backend) Print(t *table.Table) string {
 	text := ""
 	for _, f := range b.families {
@@ -91,56 +109,17 @@ func (b *Backend) Print(t *table.Table) string {
 
 func (f *family) sync(ctx context.Context, t *table.Table) error {
 	tx, next := f.transaction(t)
-	if tx == nil || tx.NumOperations() == 0 {
+	if tx == nil {
 		return nil
 	}
-	if err := f.nft.Run(ctx, tx); err != nil {
-		f.programmed = nil
-		return err
+	if tx.NumOperations() > 0 {
+		if err := f.nft.Run(ctx, tx); err != nil {
+			f.state = state{}
+			return err
+		}
 	}
-	f.programmed = next
+	f.state = next
 	return nil
-}
-
-// transaction is the difference between what is programmed and what should
-// be. It is nil for a family without any service that never had one.
-func (f *family) transaction(t *table.Table) (*knftables.Transaction, map[string]*rendered) {
-	next := map[string]*rendered{}
-	for i := range t.Ports {
-		if port := &t.Ports[i]; port.Family() == f.kind {
-			next[port.Name] = f.render(port)
-		}
-	}
-	tx := f.nft.NewTransaction()
-	if f.programmed == nil {
-		if len(next) == 0 && f.kind == corev1.IPv6Protocol {
-			return nil, nil
-		}
-		f.skeleton(tx)
-	}
-	// Elements go by the whole table, because ports share some: a cluster
-	// address, a pod that talks to itself. Those that leave go first, so that an
-	// address that moves between services is free; chains that are referred to
-	// go last.
-	had, has := elements(f.programmed), elements(next)
-	for _, key := range slices.Sorted(maps.Keys(had)) {
-		if _, stays := has[key]; !stays {
-			tx.Delete(had[key])
-		}
-	}
-	names := slices.Sorted(maps.Keys(next))
-	for _, name := range names {
-		next[name].addChains(tx, f.programmed[name])
-	}
-	for _, key := range slices.Sorted(maps.Keys(has)) {
-		if _, stays := had[key]; !stays {
-			tx.Add(has[key])
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.programmed)) {
-		f.programmed[name].removeChains(tx, next[name])
-	}
-	return tx, next
 }
 
 // Cleanup removes both tables and nothing else.

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,25 +17,42 @@ import (
 func fakeFamily(t *testing.T) (*family, *knftables.Fake) {
 	t.Helper()
 	fake := knftables.NewFake(knftables.IPv4Family, TableName)
-	return &family{kind: corev1.IPv4Protocol, nft: fake, options: Options{ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16")}}, fake
+	return &family{kind: corev1.IPv4Protocol, nft: fake, options: Options{ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}, fake
 }
 
 func port(name, clusterIP string, endpoints ...string) table.ServicePort {
 	p := table.ServicePort{Name: name, Protocol: corev1.ProtocolTCP, ClusterIP: netip.MustParseAddr(clusterIP), Port: 80, HasEndpoints: len(endpoints) > 0}
 	for _, e := range endpoints {
-		p.Internal = append(p.Internal, table.Endpoint{Address: netip.MustParseAddrPort(e)})
+		p.Cluster = append(p.Cluster, table.Endpoint{Address: netip.MustParseAddrPort(e)})
 	}
-	p.External = p.Internal
 	return p
 }
 
+// sync programs the ports and returns how many operations that took.
 func sync(t *testing.T, f *family, ports ...table.ServicePort) int {
 	t.Helper()
-	tx, _ := f.transaction(&table.Table{Ports: ports})
-	if err := f.sync(t.Context(), &table.Table{Ports: ports}); err != nil {
+	all := &table.Table{NodePortRanges: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}
+	for _, port := range ports {
+		all.Ports = append(all.Ports, &port)
+	}
+	counting := &counter{Interface: f.nft}
+	f.nft = counting
+	defer func() { f.nft = counting.Interface }()
+	if err := f.sync(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
-	return tx.NumOperations()
+	return counting.operations
+}
+
+// counter counts the operations that are run.
+type counter struct {
+	knftables.Interface
+	operations int
+}
+
+func (c *counter) Run(ctx context.Context, tx *knftables.Transaction) error {
+	c.operations += tx.NumOperations()
+	return c.Interface.Run(ctx, tx)
 }
 
 func TestWhatChangesIsAllThatIsSent(t *testing.T) {
@@ -57,7 +75,7 @@ func TestTheWayDoesNotMatter(t *testing.T) {
 	nodePort := func(p table.ServicePort, number uint16) table.ServicePort { p.NodePort = number; return p }
 	affinity := func(p table.ServicePort) table.ServicePort { p.Affinity = time.Hour; return p }
 	local := func(p table.ServicePort) table.ServicePort {
-		p.ExternalLocal, p.External = true, p.Internal[:1]
+		p.ExternalLocal, p.Local = true, p.Cluster[:1]
 		return p
 	}
 	web := port("default/web:", "10.96.0.5", "10.244.0.2:80", "10.244.0.3:80")
@@ -95,25 +113,49 @@ func TestRules(t *testing.T) {
 	f, fake := fakeFamily(t)
 	web := port("default/web:http", "10.96.0.5", "10.244.0.2:8080", "10.244.0.3:8080")
 	web.NodePort, web.SourceRanges, web.ExternalIPs = 30080, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+	web.LoadBalancerIPs, web.Cluster[0].Local = []netip.Addr{netip.MustParseAddr("203.0.113.2")}, true
 	gone := port("default/gone:", "10.96.0.7")
 	away := port("default/away:", "10.96.0.8", "10.244.1.2:80")
-	away.NodePort, away.ExternalLocal, away.External = 30081, true, nil
-	sync(t, f, web, gone, away)
+	away.NodePort, away.ExternalLocal = 30081, true
+	association := port("default/association:", "10.96.0.9", "10.244.1.2:80")
+	association.Protocol = corev1.ProtocolSCTP
+	sync(t, f, web, gone, away, association)
 	dump := fake.Dump()
 	for what, want := range map[string]string{
-		"a choice among endpoints":           "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 8080, 1 : 10.244.0.3 . 8080 }",
-		"source ranges":                      "ip saddr != { 192.0.2.0/24 } return",
+		"a choice among endpoints":           "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 8080 , 1 : 10.244.0.3 . 8080 }",
+		"source ranges":                      "ip saddr != { 192.0.2.0/24 } drop",
+		"for the load balancer only":         "firewall-ips { 203.0.113.2 . tcp . 80 : goto firewall-",
+		"SCTP":                               "meta l4proto sctp dnat ip to numgen random mod 1 map { 0 : 10.244.1.2 . 80 }",
+		"pods are served from everywhere":    "ip saddr { 10.244.0.0/16 } goto service-",
 		"the cluster address leads to it":    "service-ips { 10.96.0.5 . tcp . 80 : goto service-",
 		"the node port is masqueraded":       "service-nodeports { tcp . 30080 : goto external-",
 		"the external address":               "service-ips { 203.0.113.1 . tcp . 80 : goto external-",
 		"no endpoints: refused":              "no-endpoint-services { 10.96.0.7 . tcp . 80 : goto reject-chain }",
 		"endpoints elsewhere only: dropped":  "no-endpoint-nodeports { tcp . 30081 : drop }",
 		"a pod that talks to itself":         "hairpin-connections { 10.244.0.2 . 10.244.0.2 }",
-		"from outside the pods' range":       "ip saddr != 10.244.0.0/16 ip daddr @cluster-ips jump mark-for-masquerade",
+		"from outside the pods' range":       "ip saddr != { 10.244.0.0/16 } ip daddr @cluster-ips jump mark-for-masquerade",
 		"other ports of the address refused": "ip daddr @cluster-ips goto reject-chain",
 	} {
 		if !strings.Contains(dump, want) {
 			t.Errorf("%s: %q is not in\n%s", what, want, dump)
+		}
+	}
+}
+
+func TestAnElementThatTwoPortsShareStaysForTheSecond(t *testing.T) {
+	t.Parallel()
+	f, fake := fakeFamily(t)
+	http, https := port("default/web:http", "10.96.0.5", "10.244.0.2:80"), port("default/web:https", "10.96.0.5", "10.244.0.2:80")
+	https.Port = 443
+	shared := "cluster-ips { 10.96.0.5 }"
+	sync(t, f, http, https)
+	for _, step := range []struct {
+		ports []table.ServicePort
+		has   bool
+	}{{[]table.ServicePort{https}, true}, {nil, false}, {[]table.ServicePort{http}, true}} {
+		sync(t, f, step.ports...)
+		if got := strings.Contains(fake.Dump(), shared); got != step.has {
+			t.Errorf("with %d ports: the address is there: %t", len(step.ports), got)
 		}
 	}
 }

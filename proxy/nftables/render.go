@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
-	"slices"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -27,48 +27,71 @@ type chain struct {
 	rules []string
 }
 
-// affinitySet remembers which clients an endpoint has.
+// affinitySet remembers which clients an endpoint has. Its name tells its
+// timeout, because the kernel cannot change that of a set it has.
 type affinitySet struct {
 	name    string
 	address string
 	timeout time.Duration
 }
 
+func (r *rendered) element(e knftables.Element) { r.elements = append(r.elements, &e) }
+
 func (f *family) render(port *table.ServicePort) *rendered {
 	r := &rendered{}
 	protocol := strings.ToLower(string(port.Protocol))
 	number := strconv.Itoa(int(port.Port))
+	at := func(address netip.Addr) []string { return []string{address.String(), protocol, number} }
+	verdict := func(name string, key []string, verdict string) {
+		r.element(knftables.Element{Map: name, Key: key, Value: []string{verdict}})
+	}
 
 	r.element(knftables.Element{Set: clusterIPs, Key: []string{port.ClusterIP.String()}})
-	internal := f.serviceChain(r, port, "service", port.Internal)
-	external := internal
-	if len(port.External) != len(port.Internal) || !slices.Equal(port.External, port.Internal) {
-		external = f.serviceChain(r, port, "local", port.External)
+	f.endpointChains(r, port)
+	cluster := f.choiceChain(r, port, "service", port.Cluster)
+	local := f.choiceChain(r, port, "local", port.Local)
+	internal, external := cluster, cluster
+	if port.InternalLocal {
+		internal = local
+	}
+	if port.ExternalLocal {
+		external = local
 	}
 	if internal != "" {
-		r.element(knftables.Element{Map: serviceIPs, Key: []string{port.ClusterIP.String(), protocol, number}, Value: []string{"goto " + internal}})
+		verdict(serviceIPs, at(port.ClusterIP), "goto "+internal)
 	} else {
-		r.element(knftables.Element{Map: noEndpointServices, Key: []string{port.ClusterIP.String(), protocol, number}, Value: []string{refusal(port)}})
+		verdict(noEndpointServices, at(port.ClusterIP), refusal(port))
 	}
-	addresses := port.ExternalIPs
-	if len(addresses) == 0 && port.NodePort == 0 {
+	if !port.ExternallyAccessible() {
 		return r
+	}
+	addresses := append(append([]netip.Addr{}, port.ExternalIPs...), port.LoadBalancerIPs...)
+	nodePort := []string{protocol, strconv.Itoa(int(port.NodePort))}
+	// With the policy Local, pods and the node itself are served also where
+	// everybody else is dropped.
+	if cluster != "" || local != "" {
+		entry := f.externalChain(r, port, cluster, external)
+		for _, address := range addresses {
+			verdict(serviceIPs, at(address), "goto "+entry)
+		}
+		if port.NodePort != 0 {
+			verdict(serviceNodePorts, nodePort, "goto "+entry)
+		}
 	}
 	if external == "" {
 		for _, address := range addresses {
-			r.element(knftables.Element{Map: noEndpointServices, Key: []string{address.String(), protocol, number}, Value: []string{refusal(port)}})
+			verdict(noEndpointServices, at(address), refusal(port))
 		}
 		if port.NodePort != 0 {
-			r.element(knftables.Element{Map: noEndpointNodePorts, Key: []string{protocol, strconv.Itoa(int(port.NodePort))}, Value: []string{refusal(port)}})
+			verdict(noEndpointNodePorts, nodePort, refusal(port))
 		}
-		return r
 	}
-	entry := f.externalChain(r, port, external)
-	for _, address := range addresses {
-		r.element(knftables.Element{Map: serviceIPs, Key: []string{address.String(), protocol, number}, Value: []string{"goto " + entry}})
-	}
-	if port.NodePort != 0 {
-		r.element(knftables.Element{Map: serviceNodePorts, Key: []string{protocol, strconv.Itoa(int(port.NodePort))}, Value: []string{"goto " + entry}})
+	if len(port.SourceRanges) > 0 {
+		c := chain{name: chainName("firewall", port.Name, ""), rules: []string{fmt.Sprintf("%s saddr != %s drop", f.ip(), anyOf(port.SourceRanges))}}
+		r.chains = append(r.chains, c)
+		for _, address := range port.LoadBalancerIPs {
+			verdict(firewallIPs, at(address), "goto "+c.name)
+		}
 	}
 	return r
 }
@@ -82,77 +105,112 @@ func refusal(port *table.ServicePort) string {
 	return "goto " + rejectChain
 }
 
-func (r *rendered) element(e knftables.Element) { r.elements = append(r.elements, &e) }
+// endpointChains renders what several choices among the endpoints share: a
+// pod that talks to itself, and what remembers the clients of each endpoint.
+func (f *family) endpointChains(r *rendered, port *table.ServicePort) {
+	for _, endpoint := range port.AllEndpoints() {
+		if endpoint.Local {
+			address := endpoint.Address.Addr().String()
+			r.element(knftables.Element{Set: hairpinConnections, Key: []string{address, address}})
+		}
+		if port.Affinity == 0 {
+			continue
+		}
+		set := f.affinity(port, endpoint)
+		r.sets = append(r.sets, set)
+		r.chains = append(r.chains, chain{name: chainName("endpoint", port.Name, endpoint.Address.String()), rules: []string{
+			fmt.Sprintf("update @%s { %s saddr }", set.name, f.ip()),
+			fmt.Sprintf("meta l4proto %s dnat to %s", strings.ToLower(string(port.Protocol)), endpoint.Address),
+		}})
+	}
+}
 
-// serviceChain renders the choice among endpoints and returns the chain's
-// name, empty without endpoints.
-func (f *family) serviceChain(r *rendered, port *table.ServicePort, kind string, endpoints []table.Endpoint) string {
+func (f *family) affinity(port *table.ServicePort, endpoint table.Endpoint) affinitySet {
+	return affinitySet{
+		name:    chainName("affinity", port.Name, fmt.Sprintf("%s/%d", endpoint.Address, int64(port.Affinity/time.Second))),
+		address: f.ip(), timeout: port.Affinity,
+	}
+}
+
+// choiceChain renders the choice among endpoints and returns the chain's name,
+// empty without endpoints.
+func (f *family) choiceChain(r *rendered, port *table.ServicePort, kind string, endpoints []table.Endpoint) string {
 	if len(endpoints) == 0 {
 		return ""
 	}
 	c := chain{name: chainName(kind, port.Name, "")}
-	for _, endpoint := range endpoints {
-		address := endpoint.Address.Addr().String()
-		r.element(knftables.Element{Set: hairpinConnections, Key: []string{address, address}})
-	}
-	protocol := strings.ToLower(string(port.Protocol))
 	if port.Affinity == 0 {
-		c.rules = []string{fmt.Sprintf("meta l4proto %s dnat %s to %s", protocol, f.ip(), choice(endpoints, func(e table.Endpoint) string {
-			return e.Address.Addr().String() + " . " + strconv.Itoa(int(e.Address.Port()))
-		}))}
+		protocol := strings.ToLower(string(port.Protocol))
+		c.rules = []string{fmt.Sprintf("meta l4proto %s dnat %s to numgen random mod %d map { %s }", protocol, f.ip(), len(endpoints),
+			numbered(endpoints, func(e table.Endpoint) string {
+				return e.Address.Addr().String() + " . " + strconv.Itoa(int(e.Address.Port()))
+			}))}
 		r.chains = append(r.chains, c)
 		return c.name
 	}
-	var jumps []string
+	own := func(e table.Endpoint) string { return "goto " + chainName("endpoint", port.Name, e.Address.String()) }
 	for _, endpoint := range endpoints {
-		own := chain{name: chainName("endpoint-"+kind, port.Name, endpoint.Address.String())}
-		set := affinitySet{name: chainName("affinity-"+kind, port.Name, endpoint.Address.String()), address: f.ip(), timeout: port.Affinity}
-		own.rules = []string{
-			fmt.Sprintf("update @%s { %s saddr }", set.name, f.ip()),
-			fmt.Sprintf("meta l4proto %s dnat to %s", protocol, endpoint.Address),
-		}
-		r.sets = append(r.sets, set)
-		r.chains = append(r.chains, own)
-		c.rules = append(c.rules, fmt.Sprintf("%s saddr @%s goto %s", f.ip(), set.name, own.name))
-		jumps = append(jumps, own.name)
+		c.rules = append(c.rules, fmt.Sprintf("%s saddr @%s %s", f.ip(), f.affinity(port, endpoint).name, own(endpoint)))
 	}
-	index := make([]string, len(jumps))
-	for i, name := range jumps {
-		index[i] = fmt.Sprintf("%d : goto %s", i, name)
-	}
-	c.rules = append(c.rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(jumps), strings.Join(index, " , ")))
+	c.rules = append(c.rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(endpoints), numbered(endpoints, own)))
 	r.chains = append(r.chains, c)
 	return c.name
 }
 
-// choice picks one of the endpoints at random.
-func choice(endpoints []table.Endpoint, value func(table.Endpoint) string) string {
-	index := make([]string, len(endpoints))
+// numbered are the elements of a map from a number to one of the endpoints.
+func numbered(endpoints []table.Endpoint, value func(table.Endpoint) string) string {
+	elements := make([]string, len(endpoints))
 	for i, endpoint := range endpoints {
-		index[i] = fmt.Sprintf("%d : %s", i, value(endpoint))
+		elements[i] = fmt.Sprintf("%d : %s", i, value(endpoint))
 	}
-	return fmt.Sprintf("numgen random mod %d map { %s }", len(endpoints), strings.Join(index, ", "))
+	// The blank before the comma keeps it from being part of a chain's name.
+	return strings.Join(elements, " , ")
 }
 
-// externalChain renders what comes from outside the cluster: source ranges,
-// and masquerading unless the policy keeps the client's address.
-func (f *family) externalChain(r *rendered, port *table.ServicePort, service string) string {
+// externalChain renders where traffic to node ports, external and load
+// balancer addresses goes, and whose source must become ours for the answer to
+// find back. Cluster or external may be empty: no such endpoint.
+func (f *family) externalChain(r *rendered, port *table.ServicePort, cluster, external string) string {
 	c := chain{name: chainName("external", port.Name, "")}
-	if len(port.SourceRanges) > 0 {
-		ranges := make([]string, len(port.SourceRanges))
-		for i, prefix := range port.SourceRanges {
-			ranges[i] = prefix.String()
-		}
-		// NAT chains cannot drop; without DNAT the packet finds nobody and the
-		// check before delivery refuses it.
-		c.rules = append(c.rules, fmt.Sprintf("%s saddr != { %s } return", f.ip(), strings.Join(ranges, ", ")))
-	}
+	add := func(words ...string) { c.rules = append(c.rules, strings.Join(words, " ")) }
 	if !port.ExternalLocal {
-		c.rules = append(c.rules, "jump "+markForMasquerade)
+		// The endpoint may be on another node, which would answer past us.
+		add("jump", markForMasquerade)
+	} else {
+		// Pods and the node are served as if they had gone to a load balancer and
+		// back: by all endpoints. What the node sends to one of its own addresses
+		// has that as its source, which an endpoint elsewhere could not answer.
+		if pods := f.clusterCIDRs(); len(pods) > 0 && cluster != "" {
+			add(f.ip(), "saddr", anyOf(pods), "goto", cluster)
+		}
+		add("fib saddr type local jump", markForMasquerade)
+		if cluster != "" {
+			add("fib saddr type local goto", cluster)
+		}
 	}
-	c.rules = append(c.rules, "goto "+service)
+	if external != "" {
+		add("goto", external)
+	}
 	r.chains = append(r.chains, c)
 	return c.name
+}
+
+// renderNodePorts renders which of the node's addresses serve node ports.
+func (f *family) renderNodePorts(ranges []netip.Prefix) *rendered {
+	r := &rendered{}
+	for _, prefix := range f.ofFamily(ranges) {
+		r.element(knftables.Element{Set: nodePortIPs, Key: []string{prefix.String()}})
+	}
+	return r
+}
+
+// anyOf is an anonymous set.
+func anyOf(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, prefix := range prefixes {
+		texts[i] = prefix.String()
+	}
+	return "{ " + strings.Join(texts, ", ") + " }"
 }
 
 // chainName is unique and readable: a hash of the whole, then as much of the

@@ -12,13 +12,15 @@ import (
 type candidate struct {
 	Endpoint
 	ready, serving, terminating bool
+	// hints are where the endpoint should be used from; nil for anywhere.
+	hints *discoveryv1.EndpointHints
 }
 
 type candidates []candidate
 
-// endpoints collects the endpoints of a service port over all its slices, in
-// order of address and each once.
-func endpoints(node Node, port *corev1.ServicePort, ipv6 bool, endpointSlices []*discoveryv1.EndpointSlice) candidates {
+// candidatesOf collects the endpoints of a service port over all its slices,
+// in order of address and each once.
+func candidatesOf(node Node, port *corev1.ServicePort, ipv6 bool, endpointSlices []*discoveryv1.EndpointSlice) candidates {
 	family := discoveryv1.AddressTypeIPv4
 	if ipv6 {
 		family = discoveryv1.AddressTypeIPv6
@@ -39,20 +41,19 @@ func endpoints(node Node, port *corev1.ServicePort, ipv6 bool, endpointSlices []
 			}
 			// All addresses of an endpoint are the same pod: the first is used.
 			address, err := netip.ParseAddr(endpoint.Addresses[0])
-			if err != nil {
+			if err != nil || address.Is6() != ipv6 || address.Is4In6() {
 				continue
 			}
-			conditions := endpoint.Conditions
-			ready := conditions.Ready == nil || *conditions.Ready
 			found = append(found, candidate{
 				Endpoint:    Endpoint{Address: netip.AddrPortFrom(address, number), Local: endpoint.NodeName != nil && *endpoint.NodeName == node.Name},
-				ready:       ready,
-				serving:     conditions.Serving == nil && ready || conditions.Serving != nil && *conditions.Serving,
-				terminating: conditions.Terminating != nil && *conditions.Terminating,
+				ready:       endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready,
+				serving:     endpoint.Conditions.Serving == nil || *endpoint.Conditions.Serving,
+				terminating: endpoint.Conditions.Terminating != nil && *endpoint.Conditions.Terminating,
+				hints:       endpoint.Hints,
 			})
 		}
 	}
-	slices.SortFunc(found, func(a, b candidate) int { return a.Address.Compare(b.Address) })
+	slices.SortStableFunc(found, func(a, b candidate) int { return a.Address.Compare(b.Address) })
 	return merge(found)
 }
 
@@ -65,6 +66,10 @@ func merge(found candidates) candidates {
 			merged[last].ready = merged[last].ready || c.ready
 			merged[last].serving = merged[last].serving || c.serving
 			merged[last].terminating = merged[last].terminating && c.terminating
+			merged[last].Local = merged[last].Local || c.Local
+			if merged[last].hints == nil {
+				merged[last].hints = c.hints
+			}
 			continue
 		}
 		merged = append(merged, c)
@@ -72,6 +77,9 @@ func merge(found candidates) candidates {
 	return merged
 }
 
+// slicePort finds the number that a service's port has at the endpoints of the
+// slice: a named target port may differ from slice to slice. A slice port
+// without number stands for all and cannot be served.
 func slicePort(slice *discoveryv1.EndpointSlice, port *corev1.ServicePort) (uint16, bool) {
 	for _, p := range slice.Ports {
 		name, protocol := "", corev1.ProtocolTCP
@@ -88,20 +96,37 @@ func slicePort(slice *discoveryv1.EndpointSlice, port *corev1.ServicePort) (uint
 	return 0, false
 }
 
-// usable returns the ready endpoints, or, when there are none, those that still
-// serve while they terminate (KEP-1669); local limits both to this node.
-func (all candidates) usable(local bool) []Endpoint {
-	pick := func(wanted func(candidate) bool) []Endpoint {
-		var out []Endpoint
-		for _, c := range all {
-			if wanted(c) && (c.Local || !local) {
-				out = append(out, c.Endpoint)
-			}
+// choose sets the endpoints of a port whose policies are set. Where no endpoint
+// is ready, those that still serve while they terminate are used (KEP-1669).
+func (all candidates) choose(node Node, p *ServicePort) {
+	ready := func(c candidate) bool { return c.ready }
+	lastHope := func(c candidate) bool { return c.serving && c.terminating }
+	p.HasEndpoints = slices.ContainsFunc(all, ready) || slices.ContainsFunc(all, lastHope)
+	// External traffic from pods and from the node needs Cluster also when its
+	// policy is Local.
+	if !p.InternalLocal || p.ExternallyAccessible() {
+		p.Cluster = all.pick(ready)
+		if near := all.near(node); near != nil {
+			p.Cluster = all.pick(func(c candidate) bool { return c.ready && near(c.hints) })
 		}
-		return out
+		if len(p.Cluster) == 0 {
+			p.Cluster = all.pick(lastHope)
+		}
 	}
-	if ready := pick(func(c candidate) bool { return c.ready }); len(ready) > 0 {
-		return ready
+	if p.InternalLocal || p.ExternalLocal {
+		p.Local = all.pick(func(c candidate) bool { return c.Local && c.ready })
+		if len(p.Local) == 0 {
+			p.Local = all.pick(func(c candidate) bool { return c.Local && lastHope(c) })
+		}
 	}
-	return pick(func(c candidate) bool { return c.serving && c.terminating })
+}
+
+func (all candidates) pick(wanted func(candidate) bool) []Endpoint {
+	var out []Endpoint
+	for _, c := range all {
+		if wanted(c) {
+			out = append(out, c.Endpoint)
+		}
+	}
+	return out
 }
