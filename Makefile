@@ -55,6 +55,10 @@ cluster-down: ## take them away, with their data
 test: ## build and run every test; as root on Linux nothing is skipped
 	hack/test.sh
 
+.PHONY: soak
+soak: ## mistreat three control machines under load for LENGTH (1h), and check every answer
+	hack/soak.sh $(or $(LENGTH),1h)
+
 .PHONY: bench
 bench: deps build ## measure pods, API, memory and start-up, as ratios with raw containers
 	hack/bench.sh

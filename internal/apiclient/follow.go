@@ -23,6 +23,8 @@ const (
 	// askEvery is how often the addresses of the API servers are asked for, on
 	// average.
 	askEvery = 30 * time.Second
+	// askFirst is how often they are asked for until there was a first answer.
+	askFirst = 2 * time.Second
 	// askLimit bounds one question.
 	askLimit = 5 * time.Second
 )
@@ -33,13 +35,20 @@ func (c *Connection) Follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
-	for ctx.Err() == nil {
-		if err := c.learn(ctx, client); err != nil && ctx.Err() == nil {
+	for known := false; ctx.Err() == nil; {
+		pause := askEvery/2 + rand.N(askEvery)
+		switch err := c.learn(ctx, client); {
+		case err == nil:
+			known = true
+		case ctx.Err() == nil:
 			c.logger.Debug("cannot ask for the addresses of the API servers; those known are used", "error", err)
+			if !known {
+				pause = askFirst // until then there may be nowhere to go
+			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(askEvery/2 + rand.N(askEvery)):
+		case <-time.After(pause):
 		}
 	}
 	return nil
