@@ -203,8 +203,13 @@ type connection struct {
 // Read implements net.Conn.
 func (c *connection) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	switch {
+	case err == nil || errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
 		c.ended.Store(true)
+	case !c.abandoned.Load():
+		// Before anybody hears of it and tries the same address again.
+		c.dialer.closed(c, true)
 	}
 	return n, err
 }

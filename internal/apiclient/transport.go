@@ -13,13 +13,14 @@ import (
 
 // Limits of silence. With another API server to move to, a connection is asked
 // for a sign of life when it was silent for a third of a second, and the kernel
-// gives it up when the question is not acknowledged: counted from the first
-// retransmission, which comes when an answer is overdue by the connection's own
-// measure, so that a long way is given its time. That the other machine's
+// gives it up when the question is not acknowledged: it asks again after a fifth
+// of a second, once more after another, both by the connection's own measure so
+// that a long way is given its time, and a tenth of a second after that the
+// third question counts as lost too: 0.8 s in all. That the other machine's
 // kernel acknowledges but its process says nothing takes longer to be believed:
 // a busy machine is no dead one. Without another API server there is no hurry.
 var (
-	hurried = pace{ping: 300 * time.Millisecond, answer: 3 * time.Second, acknowledge: 300 * time.Millisecond}
+	hurried = pace{ping: 300 * time.Millisecond, answer: 3 * time.Second, acknowledge: 100 * time.Millisecond}
 	calm    = pace{ping: 10 * time.Second, answer: 15 * time.Second, acknowledge: 10 * time.Second}
 )
 
