@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 
@@ -45,6 +46,9 @@ func loadIdentity(fs disk.FS, dir, wanted string, join bool) (identity, error) {
 	}
 	id, err := readIdentity(fs, dir)
 	if errors.Is(err, os.ErrNotExist) {
+		if err := orphaned(fs, dir); err != nil {
+			return identity{}, err
+		}
 		id = newIdentity(wanted)
 		if join {
 			id.ClusterID, id.Joins = "", true
@@ -94,11 +98,41 @@ func readIdentity(fs disk.FS, dir string) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("read member identity: %w", err)
 	}
-	var id identity
-	if err := json.Unmarshal(raw, &id); err != nil || id.ID == "" {
+	var kept keptIdentity
+	if err := json.Unmarshal(raw, &kept); err != nil || kept.ID == "" {
 		return identity{}, &disk.DamageError{Path: path, Detail: "it does not say who this member is", Err: err}
 	}
-	return id, nil
+	if sum, err := kept.identity.sum(); err != nil || sum != kept.Sum {
+		return identity{}, &disk.DamageError{Path: path, Detail: "its checksum does not match", Err: err}
+	}
+	return kept.identity, nil
+}
+
+// keptIdentity is the content of member.json.
+type keptIdentity struct {
+	identity
+	// Sum is the CRC-32C of the rest: a flipped bit makes another member.
+	Sum string `json:"sum"`
+}
+
+func (id identity) sum() (string, error) {
+	raw, err := json.Marshal(id)
+	return fmt.Sprintf("%08x", crc32.Checksum(raw, crc32.MakeTable(crc32.Castagnoli))), err
+}
+
+// orphaned tells a new directory from one that has lost its identity: its log
+// must not become that of another member.
+func orphaned(fs disk.FS, dir string) error {
+	for _, folder := range []string{logDir, snapshotDir} {
+		names, err := fs.ReadDir(filepath.Join(dir, folder))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("look for a member's files: %w", err)
+		}
+		if len(names) > 0 {
+			return &disk.DamageError{Path: filepath.Join(dir, identityName), Detail: fmt.Sprintf("it is missing although %s exists", filepath.Join(folder, names[0]))}
+		}
+	}
+	return nil
 }
 
 // newIdentity is a member which founds a cluster, with the wanted name if any.
@@ -112,7 +146,11 @@ func newIdentity(wanted string) identity {
 
 // keep writes the identity into dir.
 func (id identity) keep(fs disk.FS, dir string) error {
-	raw, err := json.Marshal(id)
+	sum, err := id.sum()
+	if err != nil {
+		return fmt.Errorf("encode member identity: %w", err)
+	}
+	raw, err := json.Marshal(keptIdentity{id, sum})
 	if err != nil {
 		return fmt.Errorf("encode member identity: %w", err)
 	}

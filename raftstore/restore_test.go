@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,22 @@ func TestLostStateIsAnError(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "member.json"},
+		{"a bit of the identity is flipped", func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "member.json")
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content[bytes.Index(content, []byte("clusterID"))+14] ^= 1
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "member.json"},
+		{"the identity is missing", func(t *testing.T, dir string) {
+			if err := os.Remove(filepath.Join(dir, "member.json")); err != nil {
+				t.Fatal(err)
+			}
+		}, "member.json"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -159,6 +176,9 @@ func TestLostStateIsAnError(t *testing.T) {
 func TestInterruptedBootstrapIsFinished(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	if err := newIdentity("").keep(disk.OS, dir); err != nil {
+		t.Fatal(err)
+	}
 	log, err := disk.OpenLog(disk.OS, filepath.Join(dir, "log"), 64<<10, disk.NewGuard(func(err error) { t.Error(err) }, func(error) {}, time.Minute), newHCLog(quiet()))
 	if err != nil {
 		t.Fatal(err)

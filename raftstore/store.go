@@ -130,6 +130,7 @@ func (s *Store) openDisk() error {
 		return fmt.Errorf("%w: give it an empty directory and let it join as a new member, or recover a cluster of its own from what it has", ErrRemoved)
 	}
 	s.guard = disk.NewGuard(s.fatal, s.diskStalled, s.options.StallTimeout)
+	s.guard.Offline = true // until raft starts: Open returns its errors
 	s.guard.Pace = &disk.Pace{TardyAfter: s.options.TardyWrite, SlowAfter: s.options.SlowWrite}
 	s.guard.Slow = func() { s.steward.wake() }
 	s.guard.Wrote = func(took time.Duration) { s.metrics.diskWrites.Observe(took.Seconds()) }
@@ -182,9 +183,7 @@ func (s *Store) start() error {
 			s.keeper.applied(v)
 		}
 	}
-	var err error
-	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, s.wal, s.wal.Stable(), s.snapshots, s.transport)
-	if err != nil {
+	if err := s.startRaft(); err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), s.disconnect())
 	}
 	s.transport.attach(s.raft)
@@ -197,6 +196,32 @@ func (s *Store) start() error {
 		s.running.Go(run)
 	}
 	return nil
+}
+
+// startRaft makes the library's instance. It saves its term first and cannot
+// bear an error there, so it may be held by a failing disk; then it is let go,
+// heard by nobody, and stopped.
+func (s *Store) startRaft() error {
+	s.guard.Offline = false
+	made := make(chan error, 1)
+	var instance *raft.Raft
+	go func() {
+		var err error
+		instance, err = raft.NewRaft(s.raftConfig(), s.fsm, s.wal, s.wal.Stable(), s.snapshots, s.transport)
+		made <- err
+	}()
+	select {
+	case err := <-made:
+		s.raft = instance
+		return err
+	case <-s.guard.Broken():
+		_ = s.disconnect()
+		s.guard.Release()
+		if err := <-made; err == nil {
+			_ = instance.Shutdown().Error()
+		}
+		return s.guard.Failed()
+	}
 }
 
 // connect makes the way to other members. Calls of others wait until raft was

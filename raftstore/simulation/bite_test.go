@@ -110,7 +110,7 @@ func pausedLeader(t *testing.T, c *cluster) bool {
 	if !written {
 		for _, m := range c.members {
 			if p := m.serving(); p != nil {
-				t.Logf("%s: %+v %v", m.id, p.store.Status(), p.raft.State())
+				t.Logf("%s: %+v %v", m.id(), p.store.Status(), p.raft.State())
 			}
 		}
 		t.Fatal("no other leader took over")

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/skiff-run/skiff/raftstore"
 	"github.com/skiff-run/skiff/raftstore/check"
 	"github.com/skiff-run/skiff/raftstore/internal/faultfs"
@@ -118,6 +116,7 @@ type cluster struct {
 	longest  time.Duration
 	end      bool
 	unknown  int
+	replaced int
 	failures map[string]int
 }
 
@@ -131,7 +130,7 @@ func newCluster(c Config) *cluster {
 	s.network = newNetwork(rand.New(rand.NewPCG(c.Seed, 2)), s.agreement.Leader)
 	s.network.setWeather(s.fair())
 	for i := range c.Members {
-		m := &member{cluster: s, id: fmt.Sprintf("m%d", i+1), founds: i == 0, disk: faultfs.New()}
+		m := &member{cluster: s, name: fmt.Sprintf("m%d", i+1), founds: i == 0, disk: faultfs.New()}
 		m.disk.SetLying(c.lyingDisk, "")
 		s.members = append(s.members, m)
 	}
@@ -237,15 +236,8 @@ func (c *cluster) assemble() error {
 		return errors.New("no member leads at the beginning")
 	}
 	for _, m := range c.members[1:] {
-		joined := c.eventually(20*time.Second, func() bool {
-			leader := c.leader()
-			if leader == nil || m.serving() == nil {
-				return false
-			}
-			return leader.raft.AddVoter(raft.ServerID(m.id), raft.ServerAddress(m.id+":6444"), 0, time.Second).Error() == nil
-		})
-		if !joined {
-			return fmt.Errorf("member %s could not be added", m.id)
+		if err := c.join(m); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -326,7 +318,7 @@ func (c *cluster) recovers() {
 		if p := m.serving(); p != nil {
 			c.violation("liveness", "%s is at revision %d (%s), the log at %d, 10 s after the last write: %+v", p.name, p.store.Revision(), p.stateHash(), c.log.Last(), p.store.Status())
 		} else {
-			c.violation("liveness", "%s is down 10 s after the last write: %v", m.id, m.damaged)
+			c.violation("liveness", "%s is down 10 s after the last write: %v", m.id(), m.damaged)
 		}
 	}
 }

@@ -22,11 +22,20 @@ const (
 	faultOneWay      = "partition: one way"
 	faultStorm       = "network: loss, delay, repetition, reordering"
 	faultTransfer    = "leadership transfer"
+	faultSlow        = "disk: slow"
+	faultHung        = "disk: hangs"
+	faultSync        = "disk: a sync fails"
+	faultFailing     = "disk: fails"
+	faultFull        = "disk: full"
+	faultFlip        = "disk: a flipped bit"
+	faultDelete      = "disk: a deleted file"
+	faultReplace     = "replacement of a member"
 )
 
 var faultKinds = []string{
 	faultKill, faultKillAll, faultPower, faultPowerAll, faultStop, faultFreeze, faultFreezeLead, faultIsolate, faultIsolateLead,
 	faultHalves, faultBridge, faultOneWay, faultStorm, faultTransfer,
+	faultSlow, faultHung, faultSync, faultFailing, faultFull, faultFlip, faultDelete, faultReplace,
 }
 
 // mistreat lets one fault after another happen until ctx ends, and then heals
@@ -59,10 +68,10 @@ func (c *cluster) heal() {
 		if p := m.current(); p != nil {
 			p.endpoint.freeze(false)
 		}
-		m.mu.Lock()
-		m.down = false
-		m.mu.Unlock()
+		m.excuse(false)
+		m.hold(false)
 	}
+	c.replaceDamaged()
 	up := c.eventually(30*time.Second, func() bool {
 		return !slices.ContainsFunc(c.members, func(m *member) bool { return m.serving() == nil })
 	})
@@ -120,6 +129,10 @@ func (c *cluster) fault(kind string) func() {
 		return c.cut(c.sides(false))
 	case faultBridge:
 		return c.cut(c.sides(true))
+	case faultSlow, faultHung, faultSync, faultFailing, faultFull:
+		return c.failing(kind)
+	case faultFlip, faultDelete, faultReplace:
+		return c.harmed(kind)
 	case faultStorm:
 		c.network.setWeather(weather{
 			delay: time.Duration(c.intN(20)) * time.Millisecond, jitter: time.Duration(1+c.intN(150)) * time.Millisecond,
@@ -199,10 +212,10 @@ func (c *cluster) around(m *member, in, out bool) []link {
 			continue
 		}
 		if in {
-			links = append(links, link{other.id, m.id})
+			links = append(links, link{other.id(), m.id()})
 		}
 		if out {
-			links = append(links, link{m.id, other.id})
+			links = append(links, link{m.id(), other.id()})
 		}
 	}
 	return links
@@ -212,7 +225,7 @@ func (c *cluster) around(m *member, in, out bool) []link {
 func (c *cluster) sides(bridged bool) []link {
 	ids := make([]string, len(c.members))
 	for i, m := range c.members {
-		ids[i] = m.id
+		ids[i] = m.id()
 	}
 	c.mu.Lock()
 	c.random.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })

@@ -24,17 +24,26 @@ import (
 // member is a machine: its disk outlives its processes.
 type member struct {
 	cluster *cluster
-	id      string
-	founds  bool
 	disk    *faultfs.Disk
 
 	mu      sync.Mutex // guards all below
-	process *process   // nil while down
+	name    string
+	founds  bool
+	process *process // nil while down
 	runs    int
 	down    bool  // the supervisor must not start it
 	damaged error // it refused to start because of damage
 	// excused: the disk misbehaves, so that the process may end by itself.
 	excused bool
+	// harmed: something was done to its files which it may notice at any time.
+	harmed bool
+}
+
+// id is who the machine is in the cluster; a replaced member is another one.
+func (m *member) id() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.name
 }
 
 // process is one run of a member.
@@ -85,8 +94,9 @@ func (p *process) alive() bool {
 func (m *member) start() *process {
 	m.mu.Lock()
 	m.runs++
+	id, joins := m.name, !m.founds
 	p := &process{
-		member: m, name: fmt.Sprintf("%s run %d", m.id, m.runs), endpoint: m.cluster.network.newEndpoint(),
+		member: m, name: fmt.Sprintf("%s run %d", id, m.runs), endpoint: m.cluster.network.newEndpoint(),
 		died: make(chan struct{}), ready: make(chan struct{}),
 	}
 	m.process = p
@@ -95,7 +105,7 @@ func (m *member) start() *process {
 	c := m.cluster
 	c.running.Go(func() {
 		o := c.options
-		o.Dir, o.MemberID, o.Address, o.Join = "/store", m.id, m.id+":6444", !m.founds
+		o.Dir, o.MemberID, o.Address, o.Join = "/store", id, id+":6444", joins
 		o.Network = p.endpoint
 		o.Logger = c.logger.With("run", p.name)
 		o.OnFatal = func(err error) { c.running.Go(func() { p.fatal(err) }) }
@@ -120,14 +130,16 @@ func (m *member) start() *process {
 
 // refused decides what it means that a store did not open.
 func (p *process) refused() {
-	var damage *disk.DamageError
 	m := p.member
 	m.mu.Lock()
-	excused := m.excused
-	if errors.As(p.err, &damage) {
+	excused := m.excused || m.harmed
+	if m.harmed {
 		m.damaged = p.err
 	}
 	m.mu.Unlock()
+	if excused {
+		m.cluster.count("refused to start")
+	}
 	if !excused && !m.cluster.draining() {
 		m.cluster.violation("start", "%s does not start although its disk was not harmed: %v", p.name, p.err)
 	}
@@ -141,9 +153,9 @@ func (p *process) fatal(err error) {
 	}
 	m := p.member
 	m.mu.Lock()
-	excused := m.excused
+	excused := m.excused || m.harmed
 	var damage *disk.DamageError
-	if errors.As(err, &damage) && excused {
+	if errors.As(err, &damage) && m.harmed {
 		m.damaged = err
 	}
 	m.mu.Unlock()
