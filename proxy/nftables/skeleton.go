@@ -120,6 +120,9 @@ func (f *family) fixed() []knftables.Object {
 	// Refused, not sent to the default route.
 	rule(clusterIPsCheck, f.ip(), "daddr @"+clusterIPs, "goto", rejectChain)
 	rule(nodePortCheck, f.nodeAddresses(), "meta l4proto . th dport vmap @"+noEndpointNodePorts)
+	// The kernel limits how many refusals by ICMP a peer gets; a reset is never
+	// withheld.
+	rule(rejectChain, "meta l4proto tcp reject with tcp reset")
 	rule(rejectChain, "reject")
 	return all
 }

@@ -80,13 +80,19 @@ func (b *Builder) Build(node Node, services []*corev1.Service, slicesOf SlicesOf
 // ofService builds what belongs to one service.
 func ofService(node Node, service *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) *built {
 	one := &built{service: service, slices: endpointSlices, health: healthCheck(node, service, endpointSlices)}
+	// Validation makes names unique; backends rely on it.
+	named := map[string]bool{}
 	for _, text := range clusterIPs(service) {
 		address, err := netip.ParseAddr(text)
 		if err != nil || slices.Contains(node.Excluded, address) {
 			continue
 		}
 		for i := range service.Spec.Ports {
-			one.ports = append(one.ports, servicePort(node, service, &service.Spec.Ports[i], address, endpointSlices))
+			p := servicePort(node, service, &service.Spec.Ports[i], address, endpointSlices)
+			if !named[p.Name] {
+				named[p.Name] = true
+				one.ports = append(one.ports, p)
+			}
 		}
 	}
 	return one
