@@ -86,7 +86,8 @@ func (s *Store) serve(ctx context.Context, from string, request []byte) []byte {
 	if r.bad {
 		return answerError(errors.New("malformed call"))
 	}
-	if !s.admits(from) {
+	// A replacement that came to its end may be asked for again.
+	if !s.admits(from) && callKind(request[0]) != callReplace {
 		return answerError(s.farewellTo(from))
 	}
 	body, err := handler(ctx, from, r.b)

@@ -27,6 +27,9 @@ type identity struct {
 	// Joins says that this member was made to join a cluster: it never founds one,
 	// whatever the configuration says later.
 	Joins bool `json:"joins,omitempty"`
+	// Replaces is the member, damaged, in whose place this one came: the first
+	// of several, which is the one that a configuration may still name.
+	Replaces string `json:"replaces,omitempty"`
 	// Removed says that the cluster removed this member.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -58,7 +61,10 @@ func loadIdentity(fs disk.FS, dir, wanted string, join bool) (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	if wanted != "" && wanted != id.ID {
+	if err := replacementPending(fs, dir, id); err != nil {
+		return identity{}, err
+	}
+	if wanted != "" && wanted != id.ID && wanted != id.Replaces {
 		return identity{}, fmt.Errorf("%s belongs to member %q, the configuration says %q: correct memberID, or give this member an empty directory",
 			dir, id.ID, wanted)
 	}

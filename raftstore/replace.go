@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -22,6 +23,8 @@ const (
 	// acquaintedName is the file with the members this one knew last: whoever
 	// lost its log can still find the others.
 	acquaintedName = "members.json"
+	// remindAgain is how often a member without a majority says so.
+	remindAgain = 10 * time.Second
 	// replacementName notes the id of the member that takes this one's place.
 	replacementName = "replacement.json"
 )
@@ -64,7 +67,8 @@ type Replacement struct {
 // files aside and leaves a directory in which the new member catches up. It
 // needs member.json and members.json in the directory; without them remove the
 // member at another one, empty the directory and join anew. If it is
-// interrupted it can be run again. The Network is closed when it returns.
+// interrupted, at whatever step, here or at the leader, the directory does not open
+// until it was run again. ErrRemoved: somebody removed the member. The Network is closed when it returns.
 func Replace(ctx context.Context, o Options) (Replacement, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -125,10 +129,13 @@ func readJSON(fs disk.FS, path string, into any) error {
 
 // successorOf chooses the new member's id, once.
 func successorOf(o Options, id identity) (identity, error) {
+	next := identity{ID: newID(), ClusterID: id.ClusterID, Joins: true, Replaces: id.ID}
+	if id.Replaces != "" {
+		next.Replaces = id.Replaces
+	}
 	path := filepath.Join(o.Dir, replacementName)
-	next := identity{ID: newID(), ClusterID: id.ClusterID, Joins: true}
 	var chosen identity
-	if err := readJSON(o.fs(), path, &chosen); err == nil && chosen.ID != "" {
+	if err := readJSON(o.fs(), path, &chosen); err == nil && chosen.ID != "" && chosen.ID != id.ID {
 		next.ID = chosen.ID
 		return next, nil
 	}
@@ -140,6 +147,20 @@ func successorOf(o Options, id identity) (identity, error) {
 		return identity{}, fmt.Errorf("note the new member: %w", err)
 	}
 	return next, nil
+}
+
+// replacementPending is a DamageError when the member in dir is being replaced
+// and that did not come to its end. Its files may have been moved aside in part:
+// what is left could be taken for a member that has seen nothing yet.
+func replacementPending(fs disk.FS, dir string, id identity) error {
+	path := filepath.Join(dir, replacementName)
+	var chosen identity
+	if err := readJSON(fs, path, &chosen); errors.Is(err, os.ErrNotExist) || err == nil && chosen.ID == id.ID {
+		return nil
+	} else if err != nil {
+		return &DamageError{Path: path, Detail: "it does not say which member takes this one's place", Err: err}
+	}
+	return &DamageError{Path: dir, Detail: fmt.Sprintf("member %s, which was damaged, is being replaced by %s, and that has not ended", id.ID, chosen.ID)}
 }
 
 // askForReplacement has the leader put the new member in the place of the old.
@@ -155,25 +176,27 @@ func askForReplacement(ctx context.Context, o Options, old, next identity, membe
 	asking := &Store{options: o, id: old}
 	asking.cluster.Store(&old.ClusterID)
 	body := encodeStrings(old.ID, next.ID, o.Address)
-	for {
+	others := slices.DeleteFunc(slices.Clone(members), func(m FormerMember) bool { return m.ID == old.ID })
+	if len(others) == 0 {
+		return errors.New("this was the only member: nobody else has its state")
+	}
+	for reminded := (time.Time{}); ; {
 		var failures []error
-		for _, m := range members {
-			if m.ID == old.ID {
-				continue
-			}
+		for _, m := range others {
 			trying, cancel := context.WithTimeout(ctx, 5*memberPatience)
 			_, err := asking.call(trying, m.ID, m.Address, callReplace, body)
 			cancel()
 			switch {
 			case err == nil:
 				return nil
-			case errors.Is(err, ErrRemoved):
-				// By an earlier attempt, or by somebody: it is to be joined anew.
-				return nil
-			case errors.Is(err, ErrRefused):
+			case errors.Is(err, ErrRefused), errors.Is(err, ErrRemoved):
 				return err
 			}
 			failures = append(failures, err)
+		}
+		if time.Since(reminded) > remindAgain {
+			reminded = time.Now()
+			o.Logger.Warn("no leader replaces this member yet; a majority of the others has to run", "error", errors.Join(failures...))
 		}
 		select {
 		case <-time.After(10 * askAgain):
@@ -215,9 +238,14 @@ func setAside(o Options, now time.Time) (string, error) {
 	return aside, nil
 }
 
-// replaced is Replace on the leader; another member passes it on.
+// replaced is Replace on the leader; another member passes it on. Each step is a
+// change of the configuration, and the former member stays in it until the new
+// one is: whoever leads can be asked again after any of them.
 func (s *Store) replaced(ctx context.Context, from string, a []string) error {
 	old, next, address := a[0], a[1], a[2]
+	if from != old && !s.admits(from) {
+		return s.farewellTo(from)
+	}
 	if !s.IsLeader() {
 		if from != old {
 			return ErrNotLeader // it was passed on once
@@ -228,14 +256,42 @@ func (s *Store) replaced(ctx context.Context, from string, a []string) error {
 	if err := checkMember(next, address); err != nil {
 		return err
 	}
-	if old == s.id.ID {
-		return fmt.Errorf("%w: %s is well, it leads", ErrRefused, old)
+	if old == s.id.ID || old == next {
+		return fmt.Errorf("%w: %s is well", ErrRefused, old)
 	}
 	s.log.Warn("a damaged member asks to be replaced", "former", old, "member", next)
-	if find(s.configuration().Servers, old) != nil {
-		if err := s.removeOther(ctx, old); err != nil {
-			return err
-		}
+	if err := s.makeRoom(ctx, old, next); err != nil {
+		return err
 	}
-	return s.add(ctx, next, address)
+	if err := s.add(ctx, next, address); err != nil {
+		return err
+	}
+	if find(s.configuration().Servers, old) == nil {
+		return nil
+	}
+	return s.removeOther(ctx, old)
+}
+
+// makeRoom takes a damaged member's address from it, because the library knows
+// no two members with one. That one which was removed already, by somebody, has
+// no successor is an error.
+func (s *Store) makeRoom(ctx context.Context, old, next string) error {
+	nowhere := raft.ServerAddress("replaced by " + next) // no address: nobody asks a name server about it
+	return s.reconfigure(ctx, func(servers []raft.Server) (change, error) {
+		member := find(servers, old)
+		switch {
+		case member == nil && find(servers, next) != nil:
+			return nil, nil // an earlier attempt came to its end
+		case member == nil:
+			return nil, fmt.Errorf("%w: %q", ErrRemoved, old)
+		case member.Address == nowhere:
+			return nil, nil
+		case member.Suffrage != raft.Voter:
+			return func() raft.IndexFuture { return s.raft.AddNonvoter(member.ID, nowhere, 0, 0) }, nil
+		}
+		if err := mayRemove(s.hear(ctx, servers), old); err != nil {
+			return nil, err
+		}
+		return func() raft.IndexFuture { return s.raft.AddVoter(member.ID, nowhere, 0, 0) }, nil
+	})
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/skiff-run/skiff/raftstore/disk"
 	"github.com/skiff-run/skiff/raftstore/internal/inject"
 )
@@ -122,7 +124,7 @@ func TestDamagedMemberComesBackAsANewOne(t *testing.T) {
 			if s, err := Open(t.Context(), o); err == nil {
 				_ = s.Close()
 				t.Fatal("the damage was not noticed")
-			} else if !errors.As(err, &damage) && !strings.Contains(err.Error(), "the log begins at record") {
+			} else if !errors.As(err, &damage) {
 				t.Errorf("the error does not say that it is damage: %v", err)
 			}
 			c.write(c.leader(), "meanwhile", 20)
@@ -133,6 +135,181 @@ func TestDamagedMemberComesBackAsANewOne(t *testing.T) {
 				t.Errorf("%d members", n)
 			}
 		})
+	}
+}
+
+// frailDisk is the real file system, which fails from a certain change of a file on.
+type frailDisk struct {
+	disk.FS
+	left *int
+}
+
+var errFrail = errors.New("the process ends here")
+
+func (d frailDisk) change() error {
+	if *d.left--; *d.left < 0 {
+		return errFrail
+	}
+	return nil
+}
+
+func (d frailDisk) Rename(from, to string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
+	return d.FS.Rename(from, to)
+}
+
+func (d frailDisk) SyncDir(dir string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
+	return d.FS.SyncDir(dir)
+}
+
+// TestReplacementIsInterruptedAtEachStep: until the new member is there, nothing
+// in the directory opens, and least of all as the founder of a cluster.
+func TestReplacementIsInterruptedAtEachStep(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, cutShort, "a", "b", "c")
+	c.write(c.leader(), "k", 60)
+	c.agree()
+	founder := "a"
+	if c.leader().id.ID == founder {
+		if err := c.leader().TransferLeadership(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("b leads", func() bool { return c.members["b"].IsLeader() })
+	}
+	if err := c.members[founder].archivist.snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	c.stop(founder)
+	damageFile(t, c.files(founder, "log/meta")[0])
+	o := c.options
+	o.Dir, o.Address, o.Logger = c.dirs[founder], addressOf(founder), quiet()
+	interrupted := 0
+	for steps := 0; ; steps++ {
+		left := steps
+		o.Inject, o.Network = &inject.Parts{FS: frailDisk{disk.OS, &left}}, c.hub.port(o.Address)
+		_, err := Replace(t.Context(), o)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errFrail) {
+			t.Fatal(err)
+		}
+		interrupted++
+		var damage *DamageError
+		if id, _ := readIdentity(disk.OS, o.Dir); id.ID != founder {
+			continue // the new member, complete
+		}
+		if _, err := EnsureMember(o.Dir, founder, false); steps > 0 && !errors.As(err, &damage) {
+			t.Fatalf("after %d steps: %v", steps, err)
+		}
+	}
+	if interrupted < 5 {
+		t.Errorf("it was interrupted %d times", interrupted)
+	}
+	id, err := EnsureMember(o.Dir, founder, false) // the configuration still has the former name
+	if err != nil || id == founder {
+		t.Fatalf("the new member is %q: %v", id, err)
+	}
+	c.dirs[id] = c.dirs[founder]
+	c.open(id, addressOf(founder), false, func(o *Options) { o.MemberID = founder })
+	c.write(c.leader(), "after", 20)
+	c.agree()
+	c.eventually("it votes", func() bool {
+		m := find(c.leader().configuration().Servers, id)
+		return m != nil && m.Suffrage == raft.Voter
+	})
+	if n := len(c.list()); n != 3 {
+		t.Errorf("%d members", n)
+	}
+	// What was damaged once may be damaged again.
+	c.stop(id)
+	damageFile(t, c.files(id, "log/meta")[0])
+	c.replace(id)
+	c.agree()
+}
+
+// TestReplacementGoesOnWithAnotherLeader: the leader that replaces a member ends
+// after one of its steps.
+func TestReplacementGoesOnWithAnotherLeader(t *testing.T) {
+	t.Parallel()
+	steps := map[string]func(ctx context.Context, s *Store, next string) error{
+		"its address is taken": func(ctx context.Context, s *Store, next string) error { return s.makeRoom(ctx, "c", next) },
+		"its successor is in": func(ctx context.Context, s *Store, next string) error {
+			return errors.Join(s.makeRoom(ctx, "c", next), s.add(ctx, next, addressOf("c")))
+		},
+		"all is done but said": func(ctx context.Context, s *Store, next string) error {
+			return s.replaced(ctx, "c", []string{"c", next, addressOf("c")})
+		},
+	}
+	for name, step := range steps {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, Options{}, "a", "b", "c")
+			c.write(c.leader(), "k", 20)
+			c.stop("c")
+			damageFile(t, c.files("c", "log/meta")[0])
+			id, err := readIdentity(disk.OS, c.dirs["c"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := successorOf(Options{Dir: c.dirs["c"]}, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := c.leader()
+			if err := step(t.Context(), first, next.ID); err != nil {
+				t.Fatal(err)
+			}
+			if err := first.TransferLeadership(t.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
+			c.eventually("the other leads", func() bool { return c.leader() != first })
+			if replaced := c.replace("c"); replaced != next.ID {
+				t.Errorf("it is %s now, not %s", replaced, next.ID)
+			}
+			c.write(c.leader(), "after", 20)
+			c.agree()
+			if n := len(c.list()); n != 3 {
+				t.Errorf("%d members", n)
+			}
+		})
+	}
+}
+
+// TestRemovedMemberIsNotReplaced: what an operator removed does not come back by
+// being damaged.
+func TestRemovedMemberIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, Options{}, "a", "b", "c")
+	c.stop("c")
+	if err := c.leader().RemoveMember(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	damageFile(t, c.files("c", "log/meta")[0])
+	o := Options{Dir: c.dirs["c"], Address: addressOf("c"), Network: c.hub.port(addressOf("c")), Logger: quiet()}
+	if _, err := Replace(t.Context(), o); !errors.Is(err, ErrRemoved) {
+		t.Errorf("got %v", err)
+	}
+	if n := len(c.list()); n != 2 {
+		t.Errorf("%d members", n)
+	}
+}
+
+// TestNobodyReplacesTheOnlyMember: nobody else has its state.
+func TestNobodyReplacesTheOnlyMember(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, Options{}, "a")
+	c.write(c.leader(), "k", 1)
+	c.stop("a")
+	damageFile(t, c.files("a", "log/meta")[0])
+	o := Options{Dir: c.dirs["a"], Address: addressOf("a"), Network: c.hub.port(addressOf("a")), Logger: quiet()}
+	if _, err := Replace(t.Context(), o); err == nil || !strings.Contains(err.Error(), "the only member") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -45,7 +45,7 @@ func restoreNewest(snapshots *disk.Snapshots, log *disk.Log, logger *slog.Logger
 		}
 		damaged = append(damaged, id)
 	}
-	if err := covered(log, found.index); err != nil {
+	if err := covered(log, snapshots, found.index); err != nil {
 		return restored{}, errors.Join(firstDamage, err)
 	}
 	for _, id := range damaged {
@@ -73,15 +73,16 @@ func restoreOne(snapshots *disk.Snapshots, id string, machine *fsm) (*raft.Snaps
 	return meta, errors.Join(err, source.Close())
 }
 
-// covered checks that the log continues where the snapshot ends.
-func covered(log *disk.Log, index uint64) error {
+// covered checks that the log continues where the snapshot ends; what is missing
+// between is damage.
+func covered(log *disk.Log, snapshots *disk.Snapshots, index uint64) error {
 	first, last, err := log.Bounds()
 	if err != nil {
 		return err
 	}
 	if last > 0 && first > index+1 {
-		return fmt.Errorf("the log begins at record %d, but the newest readable snapshot ends at %d: "+
-			"what lies between is lost; restore the store's directory from a backup", first, index)
+		return &disk.DamageError{Path: snapshots.Dir(), Detail: fmt.Sprintf(
+			"the log begins at record %d, but the newest readable snapshot ends at %d: what lies between is lost", first, index)}
 	}
 	return nil
 }

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -70,11 +72,22 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, c, address, logger)
+	if err := followAddress(c, address, logger); err != nil {
+		return err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	member := &member{configuration: c, address: address, logger: logger, removed: func() { end(errRemoved) }}
+	store, err := member.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() {
+		if cause := context.Cause(ctx); errors.Is(cause, raftstore.ErrRemoved) {
+			err = cause // what else went wrong did because of that
+		}
+	}()
 
 	leader := &leader{configuration: c, store: store, logger: logger}
 	settings, err := serverConfig(c, address, store, leader, logger)
@@ -87,38 +100,60 @@ func run(ctx context.Context, c *config.Control) (err error) {
 	}
 	operations := operate(c, store, server, settings, logger)
 	logger.Info("serving", "address", settings.Listener.Addr(), "version", daemon.Version)
-	group, ctx := errgroup.WithContext(ctx)
+	group, serving := errgroup.WithContext(ctx)
 	if os.Getenv("GOGC") == "" {
 		group.Go(func() error {
-			paceGarbage(ctx)
+			paceGarbage(serving)
 			return nil
 		})
 	}
 	group.Go(func() error {
-		if server.WaitBootstrapped(ctx) == nil {
-			operations.Run(ctx)
+		if server.WaitBootstrapped(serving) == nil {
+			operations.Run(serving)
 		}
 		return nil
 	})
-	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return server.Run(serving) })
 	leader.server = server
-	group.Go(func() error { return leader.run(ctx) })
+	group.Go(func() error { return leader.run(serving) })
 	group.Go(func() error {
-		<-ctx.Done()
-		leader.handOver(context.WithoutCancel(ctx))
+		<-serving.Done()
+		leader.handOver(context.WithoutCancel(serving))
 		return nil
 	})
 	group.Go(func() error {
-		keeper(c, store, logger).Run(ctx)
+		keeper(c, store, logger).Run(serving)
 		return nil
 	})
 	group.Go(func() error {
-		daemon.Watchdog(ctx, logger, store.Health)
+		daemon.Watchdog(serving, logger, store.Health)
 		return nil
 	})
 	daemon.Ready("serving on " + settings.Listener.Addr().String())
 	err = group.Wait()
 	daemon.Stopping()
+	return err
+}
+
+// followAddress has the API server's certificate signed anew when it does not
+// name the address this machine has now. On a machine without the authority's
+// key it is somebody else's to keep right.
+func followAddress(c *config.Control, address netip.Addr, logger *slog.Logger) error {
+	if chain, err := pki.ReadBundle(filepath.Join(c.PKIDir, "apiserver.crt")); err == nil && chain[0].VerifyHostname(address.String()) == nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(c.PKIDir, "ca.key")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("find the host name: %w", err)
+	}
+	if _, err = pki.EnsureControl(pki.Control{
+		Dir: c.PKIDir, Names: []string{host, c.NodeName}, Addresses: []net.IP{address.AsSlice()}, ServiceCIDR: c.ServiceCIDR, ClusterDomain: c.ClusterDomain,
+	}); err == nil {
+		logger.Info("the API server's certificate was signed for this machine's address", "address", address)
+	}
 	return err
 }
 

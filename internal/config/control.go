@@ -43,6 +43,11 @@ type Control struct {
 	// that a lost disk never founds a second cluster.
 	Join bool `yaml:"join" help:"wait to be added to a store instead of founding one when there is no data yet"`
 
+	// ReplaceDamagedStore: a member of several whose files are damaged leaves the
+	// store and joins it as a new one by itself, while a majority of the others
+	// runs. The damaged files stay beside the new ones.
+	ReplaceDamagedStore bool `yaml:"replaceDamagedStore" help:"replace this machine's member of the store by a new one when its files are damaged and a majority of the others runs"`
+
 	ServiceCIDR      string `yaml:"serviceCIDR" help:"range of service addresses"`
 	PodCIDR          string `yaml:"podCIDR" help:"range of pod addresses of the whole cluster"`
 	NodeCIDRMaskSize int    `yaml:"nodeCIDRMaskSize" help:"prefix length of the range each node gets"`
@@ -60,12 +65,15 @@ type Control struct {
 // DefaultControl returns the configuration of a control machine nobody configured.
 func DefaultControl() *Control {
 	return &Control{
-		TypeMeta:         TypeMeta{APIVersion: APIVersion, Kind: ControlKind},
-		DataDir:          "/var/lib/skiff/control",
-		PKIDir:           "/etc/skiff/pki",
-		BindAddress:      "0.0.0.0",
-		Port:             6443,
-		PeerPort:         6444,
+		TypeMeta:    TypeMeta{APIVersion: APIVersion, Kind: ControlKind},
+		DataDir:     "/var/lib/skiff/control",
+		PKIDir:      "/etc/skiff/pki",
+		BindAddress: "0.0.0.0",
+		Port:        6443,
+		PeerPort:    6444,
+
+		ReplaceDamagedStore: true,
+
 		ServiceCIDR:      "10.96.0.0/16",
 		PodCIDR:          "10.244.0.0/16",
 		NodeCIDRMaskSize: 24,

@@ -24,17 +24,40 @@ import (
 // release build overrides it with -ldflags "-X".
 var Version = "v1.37.2+skiff"
 
+// ExitFinal is the exit code of a daemon that starting again does not help:
+// whoever supervises it leaves it ended. The unit files name the number too.
+const ExitFinal = 100
+
+// finalError is an error that starting again does not help.
+type finalError struct{ error }
+
+// Unwrap returns the error itself.
+func (e finalError) Unwrap() error { return e.error }
+
+// Final marks an error that starting again does not help: somebody has to do
+// what it says first.
+func Final(err error) error { return finalError{err} }
+
+// exitCode is 1, or ExitFinal for an error that Final has marked.
+func exitCode(err error) int {
+	var final finalError
+	if errors.As(err, &final) {
+		return ExitFinal
+	}
+	return 1
+}
+
 // Run calls run with a context that ends on SIGINT or SIGTERM and exits the
-// process: 0 when run returns nil or the context's cancellation, 1 otherwise,
-// after printing "name: error" to standard error. A second signal ends the
-// process at once.
+// process: 0 when run returns nil or the context's cancellation, otherwise 1, or
+// ExitFinal for an error marked by Final, after printing "name: error" to
+// standard error. A second signal ends the process at once.
 func Run(name string, run func(ctx context.Context) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx)
 	stop()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
 }
 

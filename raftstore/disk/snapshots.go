@@ -282,6 +282,9 @@ func (r *snapshotReader) Read(p []byte) (int, error) {
 
 func (r *snapshotReader) Close() error { return r.f.Close() }
 
+// Dir is the directory of the snapshots.
+func (s *Snapshots) Dir() string { return s.dir }
+
 // Path is the file of a snapshot.
 func (s *Snapshots) Path(id string) string { return filepath.Join(s.dir, id+snapshotSuffix) }
 

@@ -219,6 +219,25 @@ func TestAnOperatorRunsACluster(t *testing.T) {
 		o.skiff(c3, o.line(c2, c3, "control")...)
 		o.healthy(c1, 3)
 	})
+	t.Run("certificates are checked and renewed", func(t *testing.T) { o.renews(t, c1) })
+	t.Run("a damaged store comes back by itself", func(t *testing.T) { o.repairs(t, c2, c1) })
+	t.Run("a removed member serves no more", func(t *testing.T) {
+		o.removes(t, c3, c1)
+		o.skiff(c3, "reset", "--yes")
+		o.skiff(c3, o.line(c1, c3, "control")...)
+		o.healthy(c1, 3)
+	})
+	t.Run("a follower's address changes", func(t *testing.T) {
+		o.skiff(c2, "down")
+		o.moves(t, c2, c1)
+	})
+	t.Run("the leader's address changes", func(t *testing.T) {
+		o.skiff(c2, "leader", "transfer", "c1")
+		if err := errors.Join(c1.PowerOff(t.Context()), c1.Boot()); err != nil {
+			t.Fatal(err)
+		}
+		o.moves(t, c1, c2)
+	})
 	t.Run("two of three are lost and the third goes on", func(t *testing.T) {
 		o.skiff(c1, "kubectl", "create", "configmap", "kept", "--from-literal=a=b")
 		for _, h := range []*host.Host{c1, c2} {

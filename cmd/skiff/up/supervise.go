@@ -2,12 +2,15 @@ package up
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/operator"
 )
 
@@ -49,6 +52,10 @@ func (s *supervisor) run(ctx context.Context, p program, settled <-chan struct{}
 			case <-settled:
 			default:
 				failed <- fmt.Errorf("%s ended while starting (%v); the end of its log %s:\n%s", p.name, waitErr, p.log, tail(p.log, 12))
+				return
+			}
+			if exit := (*exec.ExitError)(nil); errors.As(waitErr, &exit) && exit.ExitCode() == daemon.ExitFinal {
+				fmt.Fprintf(s.out, "%s %s ended and stays so; the end of its log %s says what to do:\n%s\n", time.Now().Format(time.RFC3339), p.name, p.log, tail(p.log, 1))
 				return
 			}
 			if time.Since(started) > steadyAfter {
