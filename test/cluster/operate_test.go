@@ -229,14 +229,14 @@ func TestAnOperatorRunsACluster(t *testing.T) {
 	})
 	t.Run("a follower's address changes", func(t *testing.T) {
 		o.skiff(c2, "down")
-		o.moves(t, c2, c1)
+		o.moves(t, c2, c1, true)
 	})
 	t.Run("the leader's address changes", func(t *testing.T) {
 		o.skiff(c2, "leader", "transfer", "c1")
 		if err := errors.Join(c1.PowerOff(t.Context()), c1.Boot()); err != nil {
 			t.Fatal(err)
 		}
-		o.moves(t, c1, c2)
+		o.moves(t, c1, c2, false)
 	})
 	t.Run("two of three are lost and the third goes on", func(t *testing.T) {
 		o.skiff(c1, "kubectl", "create", "configmap", "kept", "--from-literal=a=b")
