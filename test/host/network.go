@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"os"
@@ -150,7 +151,7 @@ func (n *Network) plug(h *Host) error {
 	// The cable of a host that was switched off goes a moment later by itself.
 	_ = n.run(n.Switch.Name, []string{"ip", "link", "del", h.Name})
 	for _, line := range []struct{ at, command string }{
-		{n.Switch.Name, fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", h.Name, h.machine().PID)},
+		{n.Switch.Name, fmt.Sprintf("ip link add %s type veth peer name eth0 address %s netns %d", h.Name, h.hardwareAddress(), h.machine().PID)},
 		{n.Switch.Name, fmt.Sprintf("ip link set %s master br0 up", h.Name)},
 		{h.Name, "ip link set eth0 up"},
 		{h.Name, fmt.Sprintf("ip addr add %s/%d dev eth0", h.Address, n.Subnet.Bits())},
@@ -161,6 +162,14 @@ func (n *Network) plug(h *Host) error {
 		}
 	}
 	return nil
+}
+
+// hardwareAddress is the same at every boot, as a machine's is: others remember
+// it for a while.
+func (h *Host) hardwareAddress() net.HardwareAddr {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(h.Name))                          // never fails
+	return append(net.HardwareAddr{0x02, 0}, hash.Sum(nil)...) // 02: locally administered
 }
 
 // run runs a program in the network namespace of a host or the switch, but in

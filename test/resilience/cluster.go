@@ -13,6 +13,8 @@ import (
 
 // Cluster is what faults mistreat.
 type Cluster struct {
+	// ctx ends the daemons.
+	ctx     context.Context
 	Network *host.Network
 	Members []*Member
 	// Servers are the members' API servers, in the same order.

@@ -19,7 +19,10 @@ type Fault struct {
 
 // Faults are what a short run has time for, in the order of the table that a
 // report prints. Each is as likely as any other.
-var Faults = []Fault{
+var Faults = append(mistreatments, administration...)
+
+// mistreatments are what happens to machines, processes and cables.
+var mistreatments = []Fault{
 	{"kill -9 one", func(ctx context.Context, c *Cluster, random *rand.Rand) error {
 		return c.one(random).Kill(upTo(random, time.Second))
 	}},
@@ -113,6 +116,9 @@ var Faults = []Fault{
 	}},
 	{"reboot one", func(ctx context.Context, c *Cluster, random *rand.Rand) error {
 		m := c.one(random)
+		for m.Small {
+			m = c.one(random)
+		}
 		m.expectEnd()
 		if err := m.PowerOff(ctx); err != nil {
 			return err

@@ -24,19 +24,19 @@ var authorities = []string{"ca.crt", "ca.key", "front-proxy-ca.crt", "front-prox
 
 // Found makes control machines, without agents, on new hosts of the network
 // with these names, and makes one cluster of them: what init and join do, less
-// what only nodes need. The daemons run until ctx ends.
+// what only nodes need. The last one has a small disk. The daemons run until ctx ends.
 func Found(ctx context.Context, network *host.Network, program string, names ...string) (*Cluster, error) {
-	c := &Cluster{Network: network, LongestCut: 2 * time.Second, LongestPause: 2 * time.Second}
-	for _, name := range names {
-		if err := c.Add(ctx, program, name); err != nil {
+	c := &Cluster{ctx: ctx, Network: network, LongestCut: 2 * time.Second, LongestPause: 2 * time.Second}
+	for i, name := range names {
+		if err := c.add(ctx, program, name, i == len(names)-1); err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
 }
 
-// Add makes one more control machine and adds it to the cluster, or founds it.
-func (c *Cluster) Add(ctx context.Context, program, name string) error {
+// add makes one more control machine and adds it to the cluster, or founds it.
+func (c *Cluster) add(ctx context.Context, program, name string, small bool) error {
 	h, err := c.Network.Add(name)
 	if err != nil {
 		return err
@@ -45,20 +45,19 @@ func (c *Cluster) Add(ctx context.Context, program, name string) error {
 		return err
 	}
 	m := &Member{
-		Host: h, Program: program, Config: configPath, LogPath: filepath.Join(c.Network.Folder, name+".log"), ID: "member-" + name,
+		Host: h, Program: program, Config: configPath, LogPath: filepath.Join(c.Network.Folder, name+".log"), ID: "member-" + name, Small: small,
 	}
 	authority, err := c.certify(m)
 	if err != nil {
 		return err
 	}
+	if err := c.configure(m, len(c.Members) > 0); err != nil {
+		return err
+	}
+	if err := m.boot(ctx); err != nil {
+		return err
+	}
 	settings := config.DefaultControl()
-	settings.NodeName, settings.MemberID, settings.AdvertiseAddress, settings.Join = name, m.ID, h.Address.String(), len(c.Members) > 0
-	if err := config.Write(h.Path(configPath), settings); err != nil {
-		return err
-	}
-	if err := h.Boot(); err != nil {
-		return err
-	}
 	client, err := administrator(authority)
 	if err != nil {
 		return err
@@ -75,6 +74,21 @@ func (c *Cluster) Add(ctx context.Context, program, name string) error {
 		}
 	}
 	return c.voting(ctx, m)
+}
+
+// boot switches the machine on, with the disk it has.
+func (m *Member) boot(ctx context.Context) error {
+	if err := m.Boot(); err != nil || !m.Small {
+		return err
+	}
+	return m.SmallDisk(ctx, dataFolder, smallDisk)
+}
+
+// configure writes the daemon's configuration while the machine is off.
+func (c *Cluster) configure(m *Member, join bool) error {
+	settings := config.DefaultControl()
+	settings.NodeName, settings.MemberID, settings.AdvertiseAddress, settings.Join = m.Name, m.ID, m.Address.String(), join
+	return config.Write(m.Path(configPath), settings)
 }
 
 // certify makes a control machine's certificates.

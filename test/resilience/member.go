@@ -24,6 +24,8 @@ type Member struct {
 	Program, Config string
 	// ID is its name in the store.
 	ID string
+	// Small: the store lies on a small disk in memory, which a reboot would empty.
+	Small bool
 	// LogPath is where the daemon's words go, on our side.
 	LogPath string
 
@@ -33,7 +35,10 @@ type Member struct {
 	killed  bool          // by us: its end is no news
 	rest    time.Duration // before it is started again
 	starts  int
+	failing bool     // it may end by itself: it has no room to work in
 	own     []string // why it ended by itself
+
+	replaced int // how often its member was replaced by a new one
 }
 
 // restartAfter is how long an ended daemon stays down, as with systemd.
@@ -52,7 +57,7 @@ func (m *Member) Start(ctx context.Context) {
 			err := m.once(ctx)
 			m.mu.Lock()
 			rest := max(m.rest, restartAfter)
-			if !m.killed && ctx.Err() == nil && m.On() {
+			if !m.killed && !m.failing && ctx.Err() == nil && m.On() {
 				m.own = append(m.own, fmt.Sprintf("%v: %s", err, m.lastWords()))
 			}
 			m.killed, m.rest = false, 0
@@ -113,6 +118,13 @@ func (m *Member) expectEnd() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.killed = true
+}
+
+// expectEnds: from now on the daemon may end by itself, or no more.
+func (m *Member) expectEnds(may bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failing = may
 }
 
 // Stop ends the daemon for good.
