@@ -117,3 +117,18 @@ nft list ruleset
 awk '{print "mount", $2}' /proc/self/mounts | sort
 ps -eo comm= | sort | grep -E 'skiff|containerd|registry' || true`))
 }
+
+// added are the lines of after that are not in before.
+func added(before, after string) string {
+	known := map[string]int{}
+	for line := range strings.Lines(before) {
+		known[line]++
+	}
+	var more strings.Builder
+	for line := range strings.Lines(after) {
+		if known[line]--; known[line] < 0 {
+			more.WriteString(line)
+		}
+	}
+	return more.String()
+}
