@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -213,7 +215,7 @@ func newNode(t *testing.T) *node {
 }
 
 // run starts a proxy whose kernel is the node's.
-func (n *node) run(t *testing.T) {
+func (n *node) run(t *testing.T, changes ...func(*proxy.Config)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -223,7 +225,11 @@ func (n *node) run(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			p, err := proxy.New(proxy.Config{Client: n.client, NodeName: "here", Backend: backend, Logger: slog.New(slog.DiscardHandler)})
+			settings := proxy.Config{Client: n.client, NodeName: "here", Backend: backend, Logger: slog.New(slog.DiscardHandler)}
+			for _, change := range changes {
+				change(&settings)
+			}
+			p, err := proxy.New(settings)
 			if err != nil {
 				return err
 			}
@@ -284,58 +290,6 @@ func at(clusterIP string) func(*corev1.Service) {
 	return func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = clusterIP, []string{clusterIP} }
 }
 
-func TestServicesInTheKernel(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	n.service(t, "one", at("10.96.0.5"), 1)
-	n.service(t, "two", at("10.96.0.6"), 0, 1)
-	n.service(t, "none", at("10.96.0.7"))
-	n.service(t, "sticky", func(s *corev1.Service) {
-		at("10.96.0.8")(s)
-		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-	}, 0, 1)
-	n.service(t, "open", func(s *corev1.Service) {
-		at("10.96.0.9")(s)
-		s.Spec.Type, s.Spec.Ports[0].NodePort, s.Spec.Ports[1].NodePort = corev1.ServiceTypeNodePort, 30080, 30080
-	}, 0)
-	n.run(t)
-	pod := n.pods[0]
-
-	pod.eventually(t, "tcp", "10.96.0.5:80", "pod1 10.244.0.2") // the pod's own address is kept
-	pod.eventually(t, "udp", "10.96.0.5:80", "pod1")
-	n.eventually(t, "tcp", "10.96.0.5:80", "pod1")         // from the node itself
-	n.pods[1].eventually(t, "tcp", "10.96.0.5:80", "pod1") // hairpin
-	n.eventually(t, "tcp", "192.0.2.1:30080", "pod0")
-	pod.eventually(t, "udp", "192.0.2.1:30080", "pod0")
-
-	seen := map[string]bool{}
-	for range 40 {
-		line, err := pod.dial("tcp", "10.96.0.6:80")
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen[strings.Fields(line)[0]] = true
-	}
-	if len(seen) != 2 {
-		t.Errorf("two endpoints, but only %v answered", seen)
-	}
-	first, err := pod.dial("tcp", "10.96.0.8:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		if line, err := pod.dial("tcp", "10.96.0.8:80"); err != nil || line != first {
-			t.Errorf("affinity: got %q (%v) after %q", line, err, first)
-		}
-	}
-	for what, address := range map[string]string{"no endpoints": "10.96.0.7:80", "no such port": "10.96.0.5:81"} {
-		begin := time.Now()
-		if line, err := pod.dial("tcp", address); err == nil || !strings.Contains(err.Error(), "refused") {
-			t.Errorf("%s: got %q, %v after %s, want a refusal", what, line, err, time.Since(begin))
-		}
-	}
-}
-
 func TestAUDPClientFollowsItsServiceToAnotherEndpoint(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -369,6 +323,125 @@ func TestAUDPClientFollowsItsServiceToAnotherEndpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, 10*time.Second, func() bool { return say() == "pod1" }, "the flow stays with the old endpoint")
+}
+
+func TestRulesThatSomebodyElseRemovesComeBack(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.service(t, "one", at("10.96.0.5"), 0)
+	// Listening is not for the loop's thread, so the host's loopback will do.
+	metrics := freeAddress(t)
+	n.run(t, func(c *proxy.Config) { c.CheckPeriod, c.MetricsAddress = 20*time.Millisecond, metrics })
+	n.pods[1].eventually(t, "tcp", "10.96.0.5:80", "pod0")
+	n.must(func() error { return nft("flush ruleset") })
+	n.pods[1].eventually(t, "tcp", "10.96.0.5:80", "pod0")
+	response, err := http.Get("http://" + metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || !strings.Contains(string(body), "\nskiff_proxy_restored_rules_total 1\n") {
+		t.Errorf("the metric does not count it: %v\n%s", err, body)
+	}
+}
+
+// freeAddress is one of loopback's that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestTheNodeObjectSaysWhereNodePortsAndHealthChecksAre(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.service(t, "balanced", func(s *corev1.Service) {
+		at("10.96.0.5")(s)
+		s.Spec.Type, s.Spec.Ports[0].NodePort, s.Spec.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, 30080, 30090
+		s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	}, 0)
+	n.run(t, func(c *proxy.Config) { c.NodePorts.Primary = true })
+	n.pods[1].eventually(t, "tcp", "10.96.0.5:80", "pod0")
+	if line, err := n.dial("tcp", "192.0.2.1:30080"); err == nil {
+		t.Errorf("%s answers on an address that nobody knows to be the node's", line)
+	}
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}}}
+	if _, err := n.client.CoreV1().Nodes().Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n.eventually(t, "tcp", "192.0.2.1:30080", "pod0")
+	check := func() string {
+		var said string
+		err := n.in(func() error {
+			connection, err := net.Dial("tcp", "192.0.2.1:30090")
+			if err != nil {
+				return err
+			}
+			defer connection.Close()
+			fmt.Fprint(connection, "GET /healthz HTTP/1.0\r\n\r\n")
+			data, err := io.ReadAll(connection)
+			said = string(data)
+			return err
+		})
+		return fmt.Sprintf("%s %v", said, err)
+	}
+	testenv.Eventually(t, 10*time.Second, func() bool {
+		said := check()
+		return strings.HasPrefix(said, "HTTP/1.0 200 ") && strings.Contains(said, `"localEndpoints": 1`)
+	}, "the health check does not find the endpoint")
+	if _, err := n.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), n.slice("balanced", nil), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, 10*time.Second, func() bool { return strings.HasPrefix(check(), "HTTP/1.0 503 ") }, "the health check does not notice that the endpoint went")
+}
+
+func TestADryRunChangesNothing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.service(t, "one", at("10.96.0.5"), 0)
+	n.must(func() error {
+		backend, err := nftables.New(nftables.Options{})
+		if err != nil {
+			return err
+		}
+		settings := proxy.Config{Client: n.client, NodeName: "here", Backend: backend, Logger: slog.New(slog.DiscardHandler)}
+		before, err := nftList()
+		if err != nil {
+			return err
+		}
+		p, err := proxy.New(settings)
+		if err != nil {
+			return err
+		}
+		printed, err := p.Print(t.Context())
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(printed, "add element ip skiff-proxy service-ips { 10.96.0.5 . tcp . 80 : goto ") {
+			t.Errorf("printed:\n%s", printed)
+		}
+		if after, err := nftList(); err != nil || after != before {
+			return fmt.Errorf("a dry run changed the kernel (%v):\n%s", err, after)
+		}
+		// What is printed is what nft reads.
+		file := filepath.Join(t.TempDir(), "rules.nft")
+		if err := os.WriteFile(file, []byte(printed), 0o600); err != nil {
+			return err
+		}
+		if err := nft("--check", "--file", file); err != nil {
+			return err
+		}
+		if p, err = proxy.New(settings); err != nil {
+			return err
+		}
+		return p.Once(t.Context())
+	})
+	n.pods[1].eventually(t, "tcp", "10.96.0.5:80", "pod0")
 }
 
 func TestCleanupRemovesOurRulesAndNothingElse(t *testing.T) {
