@@ -1,9 +1,6 @@
 # Skiff's menu: `make help`.
 SHELL := /bin/bash
-VERSION := v1.37.2+skiff
-VERSION_PACKAGE := k8s.io/component-base/version
-LDFLAGS := -s -w -X github.com/skiff-run/skiff/internal/daemon.Version=$(VERSION) \
-	-X $(VERSION_PACKAGE).gitVersion=$(VERSION) -X $(VERSION_PACKAGE).gitMajor=1 -X $(VERSION_PACKAGE).gitMinor=37 -X $(VERSION_PACKAGE).gitTreeState=clean
+LDFLAGS := -s -w
 BIN := bin
 # Static programs run on every distribution, and are linked in half the time. With the
 # same flags everywhere, what one target compiled serves the others.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/skiff-run/skiff/internal/apiclient"
 	"github.com/skiff-run/skiff/internal/config"
-	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/pki"
+	"github.com/skiff-run/skiff/internal/version"
 )
 
 // rotates says whether the API issues this machine's certificates.
@@ -33,7 +33,7 @@ func subject(node string) pkix.Name {
 // connect prepares the way to the control plane.
 func connect(c *config.Agent, node string, logger *slog.Logger) (*apiclient.Connection, error) {
 	options := apiclient.Options{
-		Kubeconfig: c.Kubeconfig, Addresses: c.ControlAddresses, UserAgent: "skiff-agent/" + daemon.Version, Logger: logger,
+		Kubeconfig: c.Kubeconfig, Addresses: c.ControlAddresses, UserAgent: "skiff-agent/" + version.Version, Logger: logger,
 	}
 	if rotates(c) {
 		options.Rotation = &apiclient.Rotation{

@@ -22,6 +22,7 @@ import (
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/tracking"
+	"github.com/skiff-run/skiff/internal/version"
 	"github.com/skiff-run/skiff/runtime"
 )
 
@@ -40,7 +41,7 @@ func newCommand() *cobra.Command {
 		Long: `Run the pods the API server assigned to this machine, through containerd.
 Pods keep running when the daemon stops, so it can be restarted at any time;
 "skiff-agent cleanup" ends them and removes everything the agent made.`,
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: daemon.Version,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
 	flags := config.AddFlags(command.PersistentFlags(), config.AgentKind, configuration)
 	command.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -110,7 +111,7 @@ func run(ctx context.Context, c *config.Agent) error {
 		return err
 	}
 	a, err := agent.New(agent.Config{
-		Settings: c, NodeName: name, NodeIP: ip, Version: daemon.Version, Client: connection.Client(), Logger: logger, Certificate: serving,
+		Settings: c, NodeName: name, NodeIP: ip, Version: version.Version, Client: connection.Client(), Logger: logger, Certificate: serving,
 		Runtime: agent.Containerd{Runtime: containers}, Host: agent.Machine{Runtime: containers},
 		Ready: func() { daemon.Ready("running the pods of " + name) },
 	})

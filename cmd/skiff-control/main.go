@@ -26,6 +26,7 @@ import (
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/internal/pki"
+	"github.com/skiff-run/skiff/internal/version"
 	"github.com/skiff-run/skiff/raftstore"
 )
 
@@ -41,7 +42,7 @@ func newCommand() *cobra.Command {
 		Long: `Serve the Kubernetes API, keep its state in a replicated store, and run the
 scheduler and the controllers. It may be killed at any moment and started again:
 nothing acknowledged is lost and running pods do not notice.`,
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: daemon.Version,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
 	flags := config.AddFlags(command.Flags(), config.ControlKind, configuration)
 	command.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -99,7 +100,7 @@ func run(ctx context.Context, c *config.Control) (err error) {
 		return errors.Join(err, settings.Listener.Close())
 	}
 	operations := operate(c, store, server, settings, logger)
-	logger.Info("serving", "address", settings.Listener.Addr(), "version", daemon.Version)
+	logger.Info("serving", "address", settings.Listener.Addr(), "version", version.Version)
 	group, serving := errgroup.WithContext(ctx)
 	if os.Getenv("GOGC") == "" {
 		group.Go(func() error {
@@ -167,7 +168,7 @@ func keeper(c *config.Control, store *raftstore.Store, logger *slog.Logger) *ren
 // operate puts what an operator asks for behind the server.
 func operate(c *config.Control, store *raftstore.Store, server *apiserver.Server, settings apiserver.Config, logger *slog.Logger) *operations.Operations {
 	o := operations.New(operations.Config{
-		Store: store, Client: server.Client(), PKIDir: c.PKIDir, EncryptionConfig: c.EncryptionConfig, NodeName: c.NodeName, Version: daemon.Version,
+		Store: store, Client: server.Client(), PKIDir: c.PKIDir, EncryptionConfig: c.EncryptionConfig, NodeName: c.NodeName, Version: version.Version,
 		Address: net.JoinHostPort(settings.AdvertiseAddress.String(), strconv.Itoa(c.Port)),
 		Settings: operator.Settings{
 			ClusterName: c.ClusterName, ServiceCIDR: c.ServiceCIDR, PodCIDR: c.PodCIDR, NodeCIDRMaskSize: c.NodeCIDRMaskSize,

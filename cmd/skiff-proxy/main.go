@@ -22,6 +22,7 @@ import (
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/tracking"
+	"github.com/skiff-run/skiff/internal/version"
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/nftables"
@@ -40,7 +41,7 @@ func newCommand() *cobra.Command {
 		Long: `Program this machine's kernel so that service addresses lead to pods, and
 answer the cluster's DNS names. The rules stay when the daemon stops, so it can
 be restarted at any time; "skiff-proxy cleanup" removes them.`,
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: daemon.Version,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
 	flags := config.AddFlags(command.PersistentFlags(), config.ProxyKind, configuration)
 	var once, print bool
@@ -87,7 +88,7 @@ func run(ctx context.Context, c *config.Proxy) error {
 	if err != nil {
 		return err
 	}
-	settings.Logger.Info("starting", "node", settings.NodeName, "mode", c.Mode, "version", daemon.Version)
+	settings.Logger.Info("starting", "node", settings.NodeName, "mode", c.Mode, "version", version.Version)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := connection.Wait(ctx); err != nil {
@@ -102,7 +103,7 @@ func run(ctx context.Context, c *config.Proxy) error {
 // connect prepares the way to the control plane.
 func connect(c *config.Proxy, logger *slog.Logger) (*apiclient.Connection, error) {
 	options := apiclient.Options{
-		Kubeconfig: c.Kubeconfig, Addresses: c.ControlAddresses, UserAgent: "skiff-proxy/" + daemon.Version, Logger: logger,
+		Kubeconfig: c.Kubeconfig, Addresses: c.ControlAddresses, UserAgent: "skiff-proxy/" + version.Version, Logger: logger,
 	}
 	if c.RotateCertificates || c.BootstrapKubeconfig != "" {
 		options.Rotation = &apiclient.Rotation{

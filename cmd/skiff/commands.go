@@ -7,7 +7,7 @@ import (
 
 	"github.com/skiff-run/skiff/cmd/skiff/join"
 	"github.com/skiff-run/skiff/cmd/skiff/up"
-	"github.com/skiff-run/skiff/internal/daemon"
+	"github.com/skiff-run/skiff/internal/version"
 )
 
 func newCommand() *cobra.Command {
@@ -29,7 +29,7 @@ against it unchanged.
   skiff snapshot save    keep the whole state of the cluster in a file`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       daemon.Version,
+		Version:       version.Version,
 	}
 	root.SetVersionTemplate("skiff {{.Version}}\n")
 	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newStatusCommand(),

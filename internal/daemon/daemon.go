@@ -20,10 +20,6 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Version is the Kubernetes version the cluster reports, with Skiff's mark. A
-// release build overrides it with -ldflags "-X".
-var Version = "v1.37.2+skiff"
-
 // ExitFinal is the exit code of a daemon that starting again does not help:
 // whoever supervises it leaves it ended. The unit files name the number too.
 const ExitFinal = 100

@@ -23,9 +23,9 @@ import (
 	"k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/cluster-bootstrap/token/util"
 
-	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/internal/pki"
+	"github.com/skiff-run/skiff/internal/version"
 )
 
 const (
@@ -240,7 +240,7 @@ func port(address string) string {
 	return port
 }
 
-func userAgent() string { return "skiff/" + daemon.Version }
+func userAgent() string { return "skiff/" + version.Version }
 
 // hashOf names the authority in a PEM file as --ca-hash does.
 func hashOf(ca []byte) (string, error) {

@@ -17,8 +17,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/skiff-run/skiff/internal/apiclient"
-	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/operator"
+	"github.com/skiff-run/skiff/internal/version"
 )
 
 // progress tells a person what a starting cluster has reached, a line a step.
@@ -37,7 +37,7 @@ func (p *progress) step(what, detail string) {
 }
 
 func (p *progress) begun() {
-	fmt.Fprintf(p.out, "Skiff %s on %s (%s)\n", daemon.Version, p.configurations.agent.NodeName, p.configurations.agent.NodeIP)
+	fmt.Fprintf(p.out, "Skiff %s on %s (%s)\n", version.Version, p.configurations.agent.NodeName, p.configurations.agent.NodeIP)
 	p.step("files", p.options.PKI())
 }
 
@@ -50,7 +50,7 @@ func (p *progress) client() (kubernetes.Interface, string, error) {
 		agent := p.configurations.agent
 		var worker *apiclient.Connection
 		if worker, err = apiclient.Load(apiclient.Options{
-			Kubeconfig: agent.Kubeconfig, Addresses: agent.ControlAddresses, UserAgent: "skiff/" + daemon.Version, Logger: slog.New(slog.DiscardHandler),
+			Kubeconfig: agent.Kubeconfig, Addresses: agent.ControlAddresses, UserAgent: "skiff/" + version.Version, Logger: slog.New(slog.DiscardHandler),
 		}); err == nil {
 			connection = worker.Config
 		}
