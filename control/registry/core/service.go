@@ -260,6 +260,7 @@ func portsText(ports []corev1.ServicePort) string {
 	return strings.Join(pieces, ",")
 }
 
+// addServices comes after endpoints and pods, which its proxy reads.
 func addServices(deps *registry.Dependencies, storages registry.Storages) error {
 	numbers, err := newServiceNumbers(deps)
 	if err != nil {
@@ -272,6 +273,11 @@ func addServices(deps *registry.Dependencies, storages registry.Storages) error 
 	numbers.services = store
 	deps.Background = append(deps.Background, numbers.repair)
 	storages.Add(own)
+	storages["services/proxy"] = serviceProxy(&serviceBackends{
+		services:  store,
+		endpoints: storages["endpoints"].(*registry.Store[*corev1.Endpoints]),
+		pods:      storages["pods"].(*registry.Store[*corev1.Pod]),
+	}, proxyTransport())
 	return nil
 }
 
