@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/skiff-run/skiff/control/admission"
+	authrbac "github.com/skiff-run/skiff/control/auth/rbac"
 	"github.com/skiff-run/skiff/control/openapi"
 	"github.com/skiff-run/skiff/control/registry"
 	"github.com/skiff-run/skiff/control/registry/apps"
@@ -92,6 +93,7 @@ type Server struct {
 	background []func(context.Context)
 	encryption *storage.Encryption // nil: none
 	hub        *cached.Hub
+	roles      authrbac.Source
 	mutated    chan error // the first mutation of a shared object
 	types      map[reflect.Type]bool
 	sources    []source
@@ -99,7 +101,8 @@ type Server struct {
 	// serving ends when the server begins to stop.
 	serving     context.Context
 	stopServing context.CancelFunc
-	// complete is closed once the objects every cluster has are there.
+	// complete is closed once the objects every cluster has are there and the
+	// authorizer knows its roles.
 	complete chan struct{}
 	// routed is closed once every path has its handler: a path that has none then
 	// does not exist.
@@ -195,6 +198,7 @@ func (s *Server) assemble() error {
 	if err != nil {
 		return err
 	}
+	s.roles = roles.Source()
 	deps.Authorizer, deps.RBAC, deps.Rules = authorizer, roles, roles
 	if deps.Authenticator, err = s.identities.authenticator(deps.Audiences, objects{groups[0].Versions["v1"]}); err != nil {
 		return err
@@ -251,7 +255,7 @@ func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*
 	}
 	c.Authentication.Authenticator, c.Authentication.APIAudiences = deps.Authenticator, deps.Audiences
 	c.Authentication.RequestHeaderConfig = s.identities.requestHeader
-	c.Authorization.Authorizer, c.RuleResolver = deps.Authorizer, deps.Rules
+	c.Authorization.Authorizer, c.RuleResolver = patient{deps.Authorizer, s.complete}, deps.Rules
 	c.LoopbackClientConfig = s.ClientFor(apiserverUser())
 	c.PublicAddress = s.config.AdvertiseAddress.AsSlice()
 	c.ExternalAddress = net.JoinHostPort(s.config.AdvertiseAddress.String(), fmt.Sprint(s.config.AdvertisePort))

@@ -35,6 +35,9 @@ type Authorizer struct{ source Source }
 // New returns an authorizer on the source.
 func New(source Source) *Authorizer { return &Authorizer{source: source} }
 
+// Source is where it reads.
+func (a *Authorizer) Source() Source { return a.source }
+
 // Authorize allows what a rule allows and has no opinion on the rest.
 func (a *Authorizer) Authorize(ctx context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
 	var allowed string
