@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -64,8 +65,10 @@ func (t *handlerTransport) RoundTrip(request *http.Request) (*http.Response, err
 	w := &responseWriter{header: http.Header{}, pipe: writer, ready: make(chan struct{}), closed: ctx.Done()}
 	go func() {
 		defer cancel()
-		defer writer.Close()
-		defer w.WriteHeader(http.StatusOK)
+		// As net/http does for a request from outside: a handler that panics breaks
+		// off its answer, often on purpose (http.ErrAbortHandler), not the server.
+		// The handler chain has logged what is no purpose.
+		defer func() { w.end(recover()) }()
 		t.handler().ServeHTTP(w, inner)
 	}()
 	select {
@@ -78,6 +81,9 @@ func (t *handlerTransport) RoundTrip(request *http.Request) (*http.Response, err
 		default:
 			return nil, context.Cause(ctx)
 		}
+	}
+	if w.failed != nil {
+		return nil, w.failed
 	}
 	return &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/2.0", ProtoMajor: 2, Header: w.sent, ContentLength: -1,
@@ -104,6 +110,7 @@ type responseWriter struct {
 	ready        chan struct{}
 	once         sync.Once
 	status       int
+	failed       error // instead of a status; like it, set before ready is closed
 	closed       <-chan struct{}
 }
 
@@ -116,6 +123,21 @@ func (w *responseWriter) WriteHeader(status int) {
 		w.status, w.sent = status, w.header.Clone()
 		close(w.ready)
 	})
+}
+
+// end completes the answer or, after a panic, breaks it off.
+func (w *responseWriter) end(panicked any) {
+	if panicked == nil {
+		w.WriteHeader(http.StatusOK)
+		w.pipe.Close()
+		return
+	}
+	err := fmt.Errorf("the API server broke off its answer: %v", panicked)
+	w.once.Do(func() {
+		w.failed = err
+		close(w.ready)
+	})
+	w.pipe.CloseWithError(err)
 }
 
 // Write implements http.ResponseWriter.

@@ -1,11 +1,15 @@
 package apiserver
 
 import (
+	"bufio"
 	"context"
+	"net"
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/responsewriter"
 	"k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/streaming/pkg/httpstream"
 
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
@@ -33,6 +37,28 @@ func (s *Server) endingWithServer(next http.Handler) http.Handler {
 		ctx, cancel := context.WithCancel(request.Context())
 		defer cancel()
 		defer context.AfterFunc(s.serving, cancel)()
+		if httpstream.IsUpgradeRequest(request) {
+			w = responsewriter.WrapForHTTP1Or2(&endingStream{ResponseWriter: w, ctx: ctx})
+		}
 		next.ServeHTTP(w, request.WithContext(ctx))
 	})
 }
+
+// endingStream closes the connection of a stream when ctx ends: whoever has
+// taken it over (exec, attach, port-forward) reads and writes without asking ctx.
+type endingStream struct {
+	http.ResponseWriter
+	ctx context.Context
+}
+
+// Hijack implements http.Hijacker.
+func (w *endingStream) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	connection, buffer, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		context.AfterFunc(w.ctx, func() { connection.Close() })
+	}
+	return connection, buffer, err
+}
+
+// Unwrap implements responsewriter.UserProvidedDecorator.
+func (w *endingStream) Unwrap() http.ResponseWriter { return w.ResponseWriter }
