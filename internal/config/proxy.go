@@ -94,8 +94,10 @@ func (c *Proxy) Validate() field.ErrorList {
 		if p == "primary" && len(c.NodePortAddresses) == 1 {
 			continue
 		}
-		_, prefixErrs := requirePrefix(fmt.Sprintf("nodePortAddresses[%d]", i), p)
-		errs = append(errs, prefixErrs...)
+		name := fmt.Sprintf("nodePortAddresses[%d]", i)
+		if _, prefixErrs := requirePrefix(name, p); len(prefixErrs) > 0 {
+			errs = append(errs, field.Invalid(path(name), p, `must be a range such as 192.0.2.0/24, or the list must be "primary" alone`))
+		}
 	}
 	for _, p := range []struct {
 		name string
