@@ -150,6 +150,10 @@ func Reset(ctx context.Context, l Layout, out io.Writer) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove data: %w", err)
 	}
+	// What people put there stays: these go only when they are empty.
+	for _, folder := range []string{l.path("etc/skiff/pods"), l.path("etc/skiff")} {
+		_ = os.Remove(folder)
+	}
 	fmt.Fprintln(out, "removed the cluster's data, certificates and logs")
 	return nil
 }
