@@ -16,7 +16,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
@@ -25,7 +24,6 @@ import (
 
 	"github.com/skiff-run/skiff/control/admission"
 	authrbac "github.com/skiff-run/skiff/control/auth/rbac"
-	"github.com/skiff-run/skiff/control/openapi"
 	"github.com/skiff-run/skiff/control/registry"
 	"github.com/skiff-run/skiff/control/registry/apps"
 	"github.com/skiff-run/skiff/control/registry/authentication"
@@ -85,19 +83,20 @@ func (c *Config) DNSAddress() netip.Addr {
 
 // Server is an API server. Its methods are safe for concurrent use.
 type Server struct {
-	config     Config
-	generic    *genericapiserver.GenericAPIServer
-	identities *identities
-	informers  informers.SharedInformerFactory
-	client     kubernetes.Interface
-	background []func(context.Context)
-	encryption *storage.Encryption // nil: none
-	hub        *cached.Hub
-	roles      authrbac.Source
-	mutated    chan error // the first mutation of a shared object
-	types      map[reflect.Type]bool
-	sources    []source
-	chain      atomic.Pointer[http.Handler]
+	config       Config
+	generic      *genericapiserver.GenericAPIServer
+	identities   *identities
+	informers    informers.SharedInformerFactory
+	client       kubernetes.Interface
+	background   []func(context.Context)
+	encryption   *storage.Encryption // nil: none
+	descriptions *descriptions       // nil until configured
+	hub          *cached.Hub
+	roles        authrbac.Source
+	mutated      chan error // the first mutation of a shared object
+	types        map[reflect.Type]bool
+	sources      []source
+	chain        atomic.Pointer[http.Handler]
 	// serving ends when the server begins to stop.
 	serving     context.Context
 	stopServing context.CancelFunc
@@ -144,6 +143,9 @@ func New(config Config) (*Server, error) {
 func (s *Server) close() {
 	if s.encryption != nil {
 		s.encryption.Close()
+	}
+	if s.descriptions != nil {
+		s.descriptions.drop()
 	}
 }
 
@@ -265,15 +267,9 @@ func (s *Server) configure(types *scheme.Scheme, deps *registry.Dependencies) (*
 	c.ShutdownDelayDuration = 0
 	c.EnableContentionProfiling = false
 
-	external, err := types.External()
-	if err != nil {
-		return nil, fmt.Errorf("make scheme of served versions: %w", err)
+	if err := s.describe(c, types); err != nil {
+		return nil, err
 	}
-	namer := openapinamer.NewDefinitionNamer(external)
-	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)
-	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
-	c.OpenAPIConfig.Info.Title, c.OpenAPIV3Config.Info.Title = "Kubernetes", "Kubernetes"
-
 	c.ReadyzChecks = append(c.ReadyzChecks, check("etcd", s.config.Store.Health), check("bootstrap", func(context.Context) error {
 		select {
 		case <-s.complete:
@@ -304,12 +300,18 @@ func (s *Server) install(types *scheme.Scheme, groups []registry.Group) error {
 	if err := s.generic.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, &first); err != nil {
 		return fmt.Errorf("install core group: %w", err)
 	}
+	// The generic server keeps each group's information for its end: only the
+	// description of its types, which is in the schemas of server-side apply now,
+	// is large.
+	first.StaticOpenAPISpec = nil
 	for _, group := range groups[1:] {
 		info := group.Info(types)
 		if err := s.generic.InstallAPIGroup(&info); err != nil {
 			return fmt.Errorf("install group %s: %w", group.Name, err)
 		}
+		info.StaticOpenAPISpec = nil
 	}
+	s.descriptions.publish(s.generic.Handler.NonGoRestfulMux)
 	s.installIssuerDiscovery()
 	return nil
 }
