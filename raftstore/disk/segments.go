@@ -15,10 +15,14 @@ import (
 
 // segments is raft-wal's SegmentFiler with our codec's number in every header,
 // see meta.Load.
-type segments struct{ inner *segment.Filer }
+type segments struct {
+	inner *segment.Filer
+	fs    FS
+	dir   string
+}
 
 func newSegments(fs FS, dir string) *segments {
-	return &segments{inner: segment.NewFiler(dir, files{fs})}
+	return &segments{inner: segment.NewFiler(dir, files{fs}), fs: fs, dir: dir}
 }
 
 func (s *segments) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
@@ -29,6 +33,20 @@ func (s *segments) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
 func (s *segments) RecoverTail(info types.SegmentInfo) (types.SegmentWriter, error) {
 	info.Codec = codecID
 	w, err := s.inner.RecoverTail(info)
+	if err != nil {
+		return nil, named(info, err)
+	}
+	torn, err := s.tornIndex(info, w)
+	if err == nil && torn == 0 {
+		return w, nil
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		return nil, named(info, err)
+	}
+	if err := s.wipe(info, torn); err != nil {
+		return nil, named(info, err)
+	}
+	w, err = s.inner.RecoverTail(info)
 	return w, named(info, err)
 }
 
