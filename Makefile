@@ -53,7 +53,7 @@ test: ## build and run every test; as root on Linux nothing is skipped
 	hack/test.sh
 
 .PHONY: soak
-soak: ## mistreat three control machines under load for LENGTH (1h), and check every answer
+soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer
 	hack/soak.sh $(or $(LENGTH),1h)
 
 .PHONY: bench

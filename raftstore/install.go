@@ -51,14 +51,20 @@ func (s *Store) installing(request *raft.InstallSnapshotRequest) (have bool, err
 // received is called for each message of raft before raft gets it. It reports
 // true when the message needs nothing more.
 func (s *Store) received(rpc raft.RPC) (answered bool) {
-	request, ok := rpc.Command.(*raft.InstallSnapshotRequest)
-	if !ok {
-		return false
-	}
 	select {
 	case <-s.started:
 	default:
 		return false // raft is not there yet: the message waits for it
+	}
+	if entries, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+		if first, err := s.wal.FirstIndex(); err == nil {
+			narrow(entries, first, s.raft.AppliedIndex())
+		}
+		return false
+	}
+	request, ok := rpc.Command.(*raft.InstallSnapshotRequest)
+	if !ok {
+		return false
 	}
 	have, err := s.installing(request)
 	if err != nil {
@@ -73,6 +79,32 @@ func (s *Store) received(rpc raft.RPC) (answered bool) {
 	answer.RPCHeader = raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(s.id.ID), Addr: s.transport.EncodePeer(raft.ServerID(s.id.ID), s.transport.LocalAddr())}
 	s.running.Go(func() { answerUnread(rpc, answer) })
 	return true
+}
+
+// narrow makes of a leader's message what raft can deal with on a member whose
+// log begins at first (0: it is empty) and which has executed all up to applied.
+//
+//   - The library commits up to the end of the member's log, though the message
+//     vouches only for the log up to its last entry: behind that may be entries of
+//     a leader that could not commit them. So what it says of commits is cut there.
+//   - It asks for the entry before the first one. A member that took a snapshot
+//     has cut that off, and a leader that does not know so would begin before
+//     that again and again, and after its own older snapshot too. What was executed
+//     was committed, so it is the same everywhere: those entries are left out,
+//     and nothing needs to be compared before them.
+func narrow(m *raft.AppendEntriesRequest, first, applied uint64) {
+	last := m.PrevLogEntry
+	if n := len(m.Entries); n > 0 {
+		last = m.Entries[n-1].Index
+	}
+	m.LeaderCommitIndex = min(m.LeaderCommitIndex, last)
+	if m.PrevLogEntry == 0 || m.PrevLogEntry >= applied || first != 0 && m.PrevLogEntry >= first {
+		return
+	}
+	for len(m.Entries) > 0 && m.Entries[0].Index <= applied {
+		m.Entries = m.Entries[1:]
+	}
+	m.PrevLogEntry, m.PrevLogTerm = 0, 0
 }
 
 // settleLog completes what a crash between installing a snapshot and emptying

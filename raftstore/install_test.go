@@ -268,3 +268,46 @@ func TestLaggingMemberGetsASnapshotUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d writes", writes.Load())
 }
+
+func TestMessagesAreNarrowedToWhatTheyVouchFor(t *testing.T) {
+	t.Parallel()
+	entries := func(from, to uint64) (e []*raft.Log) {
+		for i := from; i <= to; i++ {
+			e = append(e, &raft.Log{Index: i, Term: 3})
+		}
+		return e
+	}
+	cases := []struct {
+		name           string
+		first, applied uint64
+		prev           uint64
+		entries        []*raft.Log
+		commit         uint64
+
+		wantPrev   uint64
+		wantFirst  uint64 // of the entries, 0 for none
+		wantCommit uint64
+	}{
+		{"a heartbeat stays one", 10, 20, 0, nil, 0, 0, 0, 0},
+		{"the next entries stay as they are", 10, 20, 25, entries(26, 28), 24, 25, 26, 24},
+		{"a commit behind the last entry is cut", 10, 20, 25, entries(26, 28), 90, 25, 26, 28},
+		{"a commit without entries is cut at the entry before", 10, 20, 25, nil, 90, 25, 0, 25},
+		{"an entry before that is still in the log is compared", 10, 20, 10, entries(11, 28), 28, 10, 11, 28},
+		{"one that was cut off is not, and what was executed is left out", 10, 20, 5, entries(6, 28), 28, 0, 21, 28},
+		{"all was executed", 10, 20, 5, entries(6, 18), 28, 0, 0, 18},
+		{"a question before the log is answered with yes", 10, 20, 5, nil, 28, 0, 0, 5},
+		{"an empty log behind a snapshot", 0, 20, 5, entries(6, 28), 28, 0, 21, 28},
+		{"an empty log, asked for the snapshot's last entry", 0, 20, 20, entries(21, 28), 28, 20, 21, 28},
+	}
+	for _, c := range cases {
+		m := &raft.AppendEntriesRequest{PrevLogEntry: c.prev, PrevLogTerm: 3, Entries: c.entries, LeaderCommitIndex: c.commit}
+		narrow(m, c.first, c.applied)
+		got := uint64(0)
+		if len(m.Entries) > 0 {
+			got = m.Entries[0].Index
+		}
+		if m.PrevLogEntry != c.wantPrev || got != c.wantFirst || m.LeaderCommitIndex != c.wantCommit {
+			t.Errorf("%s: previous %d, first %d, commit %d", c.name, m.PrevLogEntry, got, m.LeaderCommitIndex)
+		}
+	}
+}

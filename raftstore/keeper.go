@@ -71,7 +71,7 @@ func (k *keeper) run() {
 			return
 		}
 		k.asleep.Store(false)
-		wait := k.tidy(ctx, time.Now())
+		wait := k.tidy(ctx, k.store.now())
 		if wait == 0 {
 			timer.Stop()
 			continue

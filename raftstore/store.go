@@ -383,13 +383,21 @@ func (s *Store) closeDisk() error {
 func (s *Store) Put(ctx context.Context, r PutRequest) (PutResult, error) {
 	c := command.Command{Kind: command.Put, Key: r.Key, Value: r.Value, Expect: r.ExpectModRevision}
 	if r.TTLSeconds > 0 {
-		c.ExpiresAt = expiresAt(time.Now(), r.TTLSeconds)
+		c.ExpiresAt = expiresAt(s.now(), r.TTLSeconds)
 	}
 	result, err := s.write(ctx, c)
 	if err != nil {
 		return PutResult{}, fmt.Errorf("put %q: %w", r.Key, err)
 	}
 	return PutResult{Succeeded: result.Outcome == command.Done, KV: result.KV, PrevKV: result.Prev, Revision: result.Revision}, nil
+}
+
+// now is the member's wall clock, by which keys expire.
+func (s *Store) now() time.Time {
+	if now := s.fsm.parts.Now; now != nil {
+		return now()
+	}
+	return time.Now()
 }
 
 // expiresAt is the first second by which the whole time to live has passed.

@@ -65,9 +65,9 @@ func TestBrokenVariantsAreNoticed(t *testing.T) {
 // TestVerifyLeaderIsNoticed reads by raft's VerifyLeader from a leader that was
 // paused while another one took over: answers to its heartbeats that were under
 // way before it was paused confirm it when it goes on. The pause must be found in
-// the history of the reads.
+// the history of the reads. It happens about once in 300 pauses, when goroutines
+// that wake up at one instant run side by side: so this test runs alone.
 func TestVerifyLeaderIsNoticed(t *testing.T) {
-	t.Parallel()
 	config := FromSeed(1)
 	config.Members, config.Delay, config.lie, config.Clients = 3, 30*time.Millisecond, verifiedReads, 0
 	config.Options.StallTimeout = time.Minute
@@ -78,7 +78,7 @@ func TestVerifyLeaderIsNoticed(t *testing.T) {
 		if err := c.assemble(); err != nil {
 			t.Fatal(err)
 		}
-		for stale := false; !stale && trials < 4000; trials++ {
+		for stale := false; !stale && trials < 20_000; trials++ {
 			stale = pausedLeader(t, c)
 		}
 		c.close()
@@ -120,7 +120,7 @@ func pausedLeader(t *testing.T, c *cluster) bool {
 	var readers sync.WaitGroup
 	for i := range 16 {
 		reader := c.faithful(slices.Index(c.members, old.member))
-		reader.name = fmt.Sprintf("reader %d", i)
+		reader.name, reader.early = fmt.Sprintf("reader %d", i), true
 		readers.Go(func() { reader.get(c.ctx, 0) })
 	}
 	synctest.Wait()

@@ -40,6 +40,7 @@ type client struct {
 	random   *rand.Rand
 	home     int
 	faithful bool // it asks nobody else
+	early    bool // its request had arrived when the process was paused
 	sequence int
 	seen     map[string]int64 // modification revisions it believes in
 }
@@ -102,7 +103,7 @@ func (c *client) old() int64 {
 func (c *client) ask(ctx context.Context, p *process, patience time.Duration, request func(context.Context) error) (err error, arrived bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if p.endpoint.thawed(nil) != nil {
+	if !c.early && p.endpoint.thawed(nil) != nil {
 		return errClosed, false
 	}
 	err = request(ctx)

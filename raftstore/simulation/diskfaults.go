@@ -71,7 +71,13 @@ func (c *cluster) harmed(kind string) func() {
 	m.hold(false)
 	return func() {
 		c.eventually(5*time.Second, func() bool { return m.serving() != nil || m.refuses() })
-		c.replaceDamaged()
+		if m.refuses() {
+			c.count("replaced because of damage")
+		} else {
+			// What it did not need yet it may need when it is one of a bare majority.
+			c.count("replaced in spite of serving with damage")
+		}
+		c.replace(m)
 	}
 }
 
@@ -80,16 +86,6 @@ func (m *member) refuses() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.damaged != nil
-}
-
-// replaceDamaged replaces members that found themselves damaged.
-func (c *cluster) replaceDamaged() {
-	for _, m := range c.members {
-		if m.refuses() {
-			c.count("replaced because of damage")
-			c.replace(m)
-		}
-	}
 }
 
 // complete says that the leader counts as many voters as there are machines.
@@ -108,8 +104,17 @@ func (c *cluster) askLeader(what string, request func(context.Context, *process)
 			return false
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
-		defer cancel()
-		err = request(ctx, p)
+		answer := make(chan error, 1)
+		c.running.Go(func() {
+			defer cancel()
+			answer <- request(ctx, p)
+		})
+		select {
+		case err = <-answer:
+		case <-time.After(20 * time.Second):
+			err = fmt.Errorf("%s has not answered 15 s after the caller lost patience: %+v", p.name, p.raft.Stats())
+			c.violation("membership", "%s: %v", what, err)
+		}
 		return err == nil
 	})
 	if done || c.ctx.Err() != nil {

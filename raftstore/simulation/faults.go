@@ -30,12 +30,13 @@ const (
 	faultFlip        = "disk: a flipped bit"
 	faultDelete      = "disk: a deleted file"
 	faultReplace     = "replacement of a member"
+	faultClock       = "a clock jumps"
 )
 
 var faultKinds = []string{
 	faultKill, faultKillAll, faultPower, faultPowerAll, faultStop, faultFreeze, faultFreezeLead, faultIsolate, faultIsolateLead,
 	faultHalves, faultBridge, faultOneWay, faultStorm, faultTransfer,
-	faultSlow, faultHung, faultSync, faultFailing, faultFull, faultFlip, faultDelete, faultReplace,
+	faultSlow, faultHung, faultSync, faultFailing, faultFull, faultFlip, faultDelete, faultReplace, faultClock,
 }
 
 // mistreat lets one fault after another happen until ctx ends, and then heals
@@ -71,7 +72,6 @@ func (c *cluster) heal() {
 		m.excuse(false)
 		m.hold(false)
 	}
-	c.replaceDamaged()
 	up := c.eventually(30*time.Second, func() bool {
 		return !slices.ContainsFunc(c.members, func(m *member) bool { return m.serving() == nil })
 	})
@@ -131,6 +131,13 @@ func (c *cluster) fault(kind string) func() {
 		return c.cut(c.sides(true))
 	case faultSlow, faultHung, faultSync, faultFailing, faultFull:
 		return c.failing(kind)
+	case faultClock:
+		// It stays where it is: machines whose clocks differ are nothing special.
+		m := c.anyone()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.clock = time.Duration(c.intN(7200)-3600) * time.Second
+		return nothing
 	case faultFlip, faultDelete, faultReplace:
 		return c.harmed(kind)
 	case faultStorm:

@@ -37,6 +37,8 @@ type member struct {
 	excused bool
 	// harmed: something was done to its files which it may notice at any time.
 	harmed bool
+	// clock is how far its wall clock is off.
+	clock time.Duration
 }
 
 // id is who the machine is in the cluster; a replaced member is another one.
@@ -88,6 +90,13 @@ func (p *process) alive() bool {
 	default:
 		return true
 	}
+}
+
+// now is the machine's wall clock.
+func (m *member) now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Now().Add(m.clock)
 }
 
 // start runs a process of the member.
@@ -256,6 +265,7 @@ func (p *process) parts(fs disk.FS) *inject.Parts {
 	if c.config.forgetVotes {
 		parts.FS = forgetful{fs}
 	}
+	parts.Now = p.member.now
 	parts.Raft = func(r *raft.Raft) { p.raft = r }
 	parts.Executed = func(entry *raft.Log, results []command.Result) {
 		h := fnv.New64a()

@@ -14,6 +14,10 @@ var (
 	logFlag   = flag.Bool("log", false, "print what the stores log")
 	seedsFlag = flag.Int("seeds", 40, "how many seeds TestSimulation runs")
 	firstFlag = flag.Uint64("first", 1, "the first of them")
+
+	virtualFlag    = flag.Duration("virtual", time.Hour, "the least virtual time the seeds must come to")
+	faultsFlag     = flag.Int("faults", 500, "the fewest faults")
+	operationsFlag = flag.Int("operations", 150_000, "the fewest operations checked")
 )
 
 // run lives through one run in a bubble of its own and judges it outside.
@@ -56,5 +60,8 @@ func TestSimulation(t *testing.T) {
 			})
 		}
 	})
+	if *seedFlag == 0 && (summary.Virtual() < *virtualFlag || summary.Faults() < *faultsFlag || summary.Operations() < *operationsFlag) {
+		t.Errorf("%d seeds are too few for %s of virtual time, %d faults and %d operations", *seedsFlag, *virtualFlag, *faultsFlag, *operationsFlag)
+	}
 	t.Logf("in %s:\n%s", time.Since(began).Round(time.Millisecond), summary)
 }

@@ -6,6 +6,8 @@
 package inject
 
 import (
+	"time"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/skiff-run/skiff/raftstore/command"
@@ -17,6 +19,8 @@ import (
 type Parts struct {
 	// FS is where the member keeps its files.
 	FS disk.FS
+	// Now is the member's wall clock.
+	Now func() time.Time
 	// Raft is given the library's instance when it runs.
 	Raft func(*raft.Raft)
 	// Executed is told of each command entry of the log: what it was and what
