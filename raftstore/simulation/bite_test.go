@@ -71,6 +71,9 @@ func TestVerifyLeaderIsNoticed(t *testing.T) {
 	config := FromSeed(1)
 	config.Members, config.Delay, config.lie, config.Clients = 3, 30*time.Millisecond, verifiedReads, 0
 	config.Options.StallTimeout = time.Minute
+	// With a lease this long another leader is there before the old one gives up
+	// by itself, so it is the replies that decide, not a timer that is due too.
+	config.Options.HeartbeatTimeout, config.Options.LeaderLeaseTimeout = 2*time.Second, 2*time.Second
 	var verdict func() error
 	trials := 0
 	synctest.Test(t, func(t *testing.T) {
@@ -123,6 +126,10 @@ func pausedLeader(t *testing.T, c *cluster) bool {
 		reader.name, reader.early = fmt.Sprintf("reader %d", i), true
 		readers.Go(func() { reader.get(c.ctx, 0) })
 	}
+	synctest.Wait()
+	// It takes the readers' questions before it hears anything: scheduling alone
+	// would seldom have it so.
+	old.member.disk.SetHung(false)
 	synctest.Wait()
 	thaw()
 	readers.Wait()
