@@ -29,24 +29,15 @@ up() {
   ip -n $host link set uplink up
   ip -n $host route add default via 192.0.2.254
   trap down EXIT
-  mkdir -p "$work/registry" "$work/certs.d/docker.io"
-  cat >"$work/registry.yml" <<CONFIG
-version: 0.1
-log: {level: info}
-storage: {filesystem: {rootdirectory: $work/registry}}
-http: {addr: 127.0.0.1:5000}
-CONFIG
-  inside docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+  # The images are made where Debian's packages can be fetched, and served on the host.
+  certs=$(hack/registry.sh start "$work/registry" 5055)
+  hack/registry.sh stop "$work/registry"
+  inside docker-registry serve "$work/registry/config.yml" >"$work/registry.log" 2>&1 &
   registry=$!
-  until grep -q 'listening on' "$work/registry.log"; do kill -0 "$registry"; read -rt 0.1 <> <(:) || true; done
-  go build -o "$work/images" ./test/images
-  inside "$work/images" --registry 127.0.0.1:5000 >/dev/null
-  printf 'server = "https://registry-1.docker.io"\n[host."http://127.0.0.1:5000"]\n  capabilities = ["pull", "resolve"]\n' \
-    >"$work/certs.d/docker.io/hosts.toml"
 }
 
 skiff_up() {
-  inside bin/skiff up --detach --root "$root" --node-name $host --cgroup-root /$host --registry-config-dir "$work/certs.d"
+  inside bin/skiff up --detach --root "$root" --node-name $host --cgroup-root /$host --registry-config-dir "$certs"
 }
 
 if wants start || wants node || wants api; then

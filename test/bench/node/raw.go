@@ -41,10 +41,10 @@ func (r rawContainers) burst(ctx context.Context, name string, n, parallel int) 
 		}
 	}()
 	began := time.Now()
-	starting, ctx := errgroup.WithContext(ctx)
+	starting, startingCtx := errgroup.WithContext(ctx)
 	starting.SetLimit(parallel)
 	for i := range n {
-		starting.Go(func() error { return r.ctr(ctx, "run", "--detach", r.image, id(i), "sleep", "3600") })
+		starting.Go(func() error { return r.ctr(startingCtx, "run", "--detach", r.image, id(i), "sleep", "3600") })
 	}
 	if err := starting.Wait(); err != nil {
 		return 0, err
