@@ -32,7 +32,7 @@ up() {
   # The images are made where Debian's packages can be fetched, and served on the host.
   certs=$(hack/registry.sh start "$work/registry" 5055)
   hack/registry.sh stop "$work/registry"
-  inside docker-registry serve "$work/registry/config.yml" >"$work/registry.log" 2>&1 &
+  nsenter --net=/run/netns/$host docker-registry serve "$work/registry/config.yml" >"$work/registry.log" 2>&1 &
   registry=$!
 }
 

@@ -31,6 +31,8 @@ type Workload struct {
 	Keys int `json:"keys"`
 	// Value is the size of a value in bytes.
 	Value int `json:"value"`
+	// Attempt bounds one operation, which is then counted as failed.
+	Attempt time.Duration `json:"attempt,omitempty"`
 }
 
 // Outcome is what a workload measured.
@@ -56,8 +58,8 @@ func (o Outcome) Rate() float64 {
 const (
 	benchPrefix = "/registry/pods/"
 	pageSize    = 500
-	// attempt bounds one operation while a leader is missing.
-	attempt = 5 * time.Second
+	// defaultAttempt bounds one operation where the workload says nothing.
+	defaultAttempt = 5 * time.Second
 )
 
 func key(i int) string { return fmt.Sprintf("%sns%d/pod-%08d", benchPrefix, i%100, i) }
@@ -87,6 +89,10 @@ func (w Workload) run(ctx context.Context, t target) Outcome {
 func (w Workload) clients(ctx context.Context, operate func(context.Context, int) error) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, w.For)
 	defer cancel()
+	attempt := w.Attempt
+	if attempt == 0 {
+		attempt = defaultAttempt
+	}
 	var next, failed atomic.Int64
 	var mu sync.Mutex // guards samples, gap and said
 	var samples []time.Duration
@@ -115,6 +121,7 @@ func (w Workload) clients(ctx context.Context, operate func(context.Context, int
 				last = now
 				own = append(own, now.Sub(begin))
 			}
+			longest = max(longest, time.Since(last)) // what ended without a success counts
 			mu.Lock()
 			defer mu.Unlock()
 			samples, gap = append(samples, own...), max(gap, longest)

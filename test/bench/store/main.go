@@ -38,6 +38,7 @@ func run(ctx context.Context) error {
 	pflag.IntVar(&s.kills, "kills", 50, "how often the leader is killed")
 	pflag.IntVar(&s.objects, "objects", 100_000, "objects that are stored for memory and restart")
 	pflag.DurationVar(&s.rest, "rest", time.Minute, "how long the stores are watched at rest")
+	pflag.BoolVar(&s.onlyOutages, "only-outages", false, "measure nothing but killed leaders and transfers")
 	pflag.Parse()
 	folder := *dir
 	if folder == "" {

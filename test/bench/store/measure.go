@@ -19,14 +19,20 @@ type line struct {
 	notes  map[string]string
 }
 
+// retryAfter is how long a writer waits for an answer before it writes again,
+// while leaders are killed.
+const retryAfter = 300 * time.Millisecond
+
 // suite measures clusters one after the other, so that both have the whole machine.
 type suite struct {
 	out     io.Writer
 	seconds time.Duration
 	kills   int
-	objects int
-	rest    time.Duration
-	lines   []*line
+	// onlyOutages measures nothing but kills and transfers.
+	onlyOutages bool
+	objects     int
+	rest        time.Duration
+	lines       []*line
 }
 
 func (s *suite) note(c cluster, what, unit string, more bool, value float64, note string) {
@@ -47,7 +53,11 @@ func (s *suite) measure(ctx context.Context, c cluster) error {
 	if err := startAll(ctx, c); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, cluster) error{s.atRest, s.puts, s.reads, s.fanOut, s.failOver, s.handOver, s.large} {
+	steps := []func(context.Context, cluster) error{s.atRest, s.puts, s.reads, s.fanOut, s.failOver, s.handOver, s.large}
+	if s.onlyOutages {
+		steps = []func(context.Context, cluster) error{s.failOver, s.handOver}
+	}
+	for _, step := range steps {
 		if err := step(ctx, c); err != nil {
 			return err
 		}
@@ -193,7 +203,7 @@ func (s *suite) gaps(ctx context.Context, c cluster, what string, times int, dis
 		}
 		done := make(chan answer, 1)
 		go func() {
-			o, err := c.run(ctx, (leader+1)%members, Workload{Kind: "put", Clients: 1, For: 4 * time.Second, Keys: 5000, Value: 512})
+			o, err := c.run(ctx, (leader+1)%members, Workload{Kind: "put", Clients: 1, For: 4 * time.Second, Keys: 5000, Value: 512, Attempt: retryAfter})
 			done <- answer{o, err}
 		}()
 		select {
