@@ -19,6 +19,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -47,7 +48,11 @@ const retry = time.Second
 // checkPeriod is how long a rule that somebody else removed may be missing.
 const checkPeriod = 30 * time.Second
 
-// Backend brings the kernel to a table.
+// retirePeriod is how long connections that live on in what another mode left
+// may keep it before the next look.
+const retirePeriod = 10 * time.Second
+
+// Backend brings the kernel to a table. It may implement Instrumented too.
 type Backend interface {
 	Sync(ctx context.Context, t *table.Table) error
 	// Check says what somebody else changed of what Sync programmed, empty for
@@ -57,11 +62,21 @@ type Backend interface {
 	Print(t *table.Table) string
 }
 
+// Instrumented is a backend that has metrics of its own.
+type Instrumented interface {
+	Collectors() []prometheus.Collector
+}
+
 // Config of a proxy.
 type Config struct {
 	Client   kubernetes.Interface
 	NodeName string
-	Backend  Backend
+	// Mode is the name of the backend, for people.
+	Mode    string
+	Backend Backend
+	// Retire removes what other backends left in the kernel. It is called once
+	// Backend serves, and again while it returns false. Nil: there is nothing.
+	Retire func(context.Context) (bool, error)
 	// NodePorts says which addresses of the node serve node ports.
 	NodePorts table.NodePortAddresses
 	// CheckPeriod is how often the kernel is compared with what was programmed;
@@ -99,6 +114,13 @@ func New(config Config) (*Proxy, error) {
 	p := &Proxy{
 		config: config, node: table.Node{Name: config.NodeName, NodePorts: config.NodePorts},
 		changed: make(chan struct{}, 1), health: newHealth(),
+	}
+	if instrumented, has := config.Backend.(Instrumented); has {
+		for _, collector := range instrumented.Collectors() {
+			if err := p.health.registry.Register(collector); err != nil {
+				return nil, fmt.Errorf("register the metrics of the backend: %w", err)
+			}
+		}
 	}
 	p.checks = healthcheck.New(p.health.healthy)
 	p.own = informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithTransform(forget),
@@ -164,7 +186,13 @@ func (p *Proxy) Once(ctx context.Context) error {
 	if err := p.config.Backend.Sync(ctx, t); err != nil {
 		return err
 	}
-	_, err = conntrack.FlowsOf(t).Forget()
+	if _, err = conntrack.FlowsOf(t).Forget(); err != nil || p.config.Retire == nil {
+		return err
+	}
+	done, err := p.config.Retire(ctx)
+	if err == nil && !done {
+		p.config.Logger.Info("connections live on in what another mode left; a running proxy or another run removes it later")
+	}
 	return err
 }
 
@@ -220,6 +248,8 @@ func (p *Proxy) synced(ctx context.Context) bool {
 func (p *Proxy) loop(ctx context.Context) {
 	check := time.NewTicker(cmp.Or(p.config.CheckPeriod, checkPeriod))
 	defer check.Stop()
+	retired := p.config.Retire == nil
+	var retire <-chan time.Time
 	for {
 		var again <-chan time.Time
 		if err := p.sync(ctx); err != nil {
@@ -228,37 +258,70 @@ func (p *Proxy) loop(ctx context.Context) {
 			}
 			p.config.Logger.Error("programming services failed; trying again", "error", err)
 			again = time.After(retry)
+		} else if !retired && retire == nil {
+			retire = time.After(0)
 		}
-		if !p.wait(ctx, again, check.C) {
-			return
+		for waiting := true; waiting; {
+			switch p.wait(ctx, again, retire, check.C) {
+			case ended:
+				return
+			case toRetire:
+				retire = nil
+				if retired = p.retire(ctx); !retired {
+					retire = time.After(retirePeriod)
+				}
+			case toSync:
+				waiting = false
+			}
 		}
 	}
 }
 
-// wait returns true when a sync is due, false when ctx has ended.
-func (p *Proxy) wait(ctx context.Context, again, check <-chan time.Time) bool {
+// retire removes what another mode left, which only now nobody needs any more:
+// what is programmed serves new connections.
+func (p *Proxy) retire(ctx context.Context) bool {
+	done, err := p.config.Retire(ctx)
+	if err != nil && ctx.Err() == nil {
+		p.config.Logger.Error("removing what another mode left failed; trying again", "error", err)
+	}
+	return done
+}
+
+// due is what wait waited for.
+type due int
+
+const (
+	ended due = iota
+	toSync
+	toRetire
+)
+
+// wait returns what is to be done next.
+func (p *Proxy) wait(ctx context.Context, again, retire, check <-chan time.Time) due {
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return ended
 		case <-again:
-			return true
+			return toSync
+		case <-retire:
+			return toRetire
 		case <-check:
 			if p.check(ctx) {
-				return true
+				return toSync
 			}
 		case <-p.changed:
 			// Let the rest of a burst arrive.
 			select {
 			case <-ctx.Done():
-				return false
+				return ended
 			case <-time.After(settle):
 			}
 			select {
 			case <-p.changed:
 			default:
 			}
-			return true
+			return toSync
 		}
 	}
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/skiff-run/skiff/internal/version"
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/dns"
-	"github.com/skiff-run/skiff/proxy/nftables"
+	"github.com/skiff-run/skiff/proxy/mode"
 	"github.com/skiff-run/skiff/proxy/table"
 )
 
@@ -64,7 +64,7 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 		Short: "Remove every rule and link the proxy made, and nothing else",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.Join(nftables.Cleanup(cmd.Context()), dns.Cleanup(), tracking.Off(cmd.Context()))
+			return errors.Join(mode.Cleanup(cmd.Context()), dns.Cleanup(), tracking.Off(cmd.Context()))
 		},
 	})
 	return command
@@ -88,7 +88,7 @@ func run(ctx context.Context, c *config.Proxy) error {
 	if err != nil {
 		return err
 	}
-	settings.Logger.Info("starting", "node", settings.NodeName, "mode", c.Mode, "version", version.Version)
+	settings.Logger.Info("starting", "node", settings.NodeName, "mode", settings.Mode, "version", version.Version)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := connection.Wait(ctx); err != nil {
@@ -157,11 +157,16 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 		return settings, nil, err
 	}
 	settings.Client = connection.Client()
-	if settings.NodePorts, err = table.ParseNodePortAddresses(c.NodePortAddresses); err != nil {
-		return settings, nil, fmt.Errorf("nodePortAddresses: %w", err)
-	}
-	if settings.Backend, err = nftables.New(backendOptions(c)); err != nil {
+	chosen, err := mode.Open(c.Mode, modeOptions(c, logger))
+	if err != nil {
 		return settings, nil, err
+	}
+	settings.Mode, settings.Backend, settings.NodePorts = chosen.Name, chosen.Backend, chosen.NodePorts
+	settings.Retire = func(ctx context.Context) (bool, error) { return mode.Retire(ctx, chosen.Name) }
+	if len(c.NodePortAddresses) > 0 {
+		if settings.NodePorts, err = table.ParseNodePortAddresses(c.NodePortAddresses); err != nil {
+			return settings, nil, fmt.Errorf("nodePortAddresses: %w", err)
+		}
 	}
 	if c.DNS.Enabled {
 		settings.DNS = &dns.Config{
@@ -171,9 +176,9 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 	return settings, connection, nil
 }
 
-// backendOptions converts what Validate has checked.
-func backendOptions(c *config.Proxy) nftables.Options {
-	var options nftables.Options
+// modeOptions converts what Validate has checked.
+func modeOptions(c *config.Proxy, logger *slog.Logger) mode.Options {
+	options := mode.Options{Logger: logger}
 	for _, text := range c.ClusterCIDRs() {
 		options.ClusterCIDRs = append(options.ClusterCIDRs, netip.MustParsePrefix(text))
 	}

@@ -26,15 +26,16 @@ type Proxy struct {
 	// ControlAddresses are host:port of all API servers; empty: the kubeconfig's only.
 	ControlAddresses []string `yaml:"controlAddresses" help:"host:port of every API server"`
 
-	// Mode is the backend that programs the kernel: nftables.
-	Mode string `yaml:"mode" help:"backend that programs the kernel: nftables"`
+	// Mode is how the kernel is programmed. auto is nftables where the kernel has
+	// it.
+	Mode string `yaml:"mode" help:"how the kernel is programmed: auto, nftables"`
 	// ClusterCIDR is the range of all pods, or two with a comma between them, one
 	// of each family: what comes from elsewhere to a service is masqueraded.
 	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods, or two (IPv4,IPv6)"`
 	// NodePortAddresses limits node ports to addresses in these ranges; primary
-	// alone, the default of kube-proxy's mode nftables, is the node's own address
-	// of each family.
-	NodePortAddresses []string `yaml:"nodePortAddresses" help:"ranges of addresses that serve node ports, or primary for the node's own"`
+	// alone is the node's own address of each family. Empty is as in kube-proxy:
+	// primary in the mode nftables, every address in the others.
+	NodePortAddresses []string `yaml:"nodePortAddresses" help:"ranges of addresses that serve node ports, or primary for the node's own; when empty primary in the mode nftables, every address in others"`
 
 	// HealthPort serves /healthz and /livez; MetricsPort serves /metrics on loopback. 0 turns one off.
 	HealthPort  int `yaml:"healthPort" help:"port of /healthz; 0 turns it off"`
@@ -60,20 +61,20 @@ func DefaultProxy() *Proxy {
 	return &Proxy{
 		TypeMeta:    TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
 		Kubeconfig:  "/etc/skiff/proxy.conf",
-		Mode:        "nftables",
+		Mode:        "auto",
 		ClusterCIDR: "10.244.0.0/16",
-		// Without this, a cluster's node ports would be open to every network the
-		// machine is on.
-		NodePortAddresses: []string{"primary"},
-		HealthPort:        10256,
-		MetricsPort:       10249,
-		DNS:               DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
-		LogLevel:          "info",
+		HealthPort:  10256,
+		MetricsPort: 10249,
+		DNS:         DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
+		LogLevel:    "info",
 	}
 }
 
 // ClusterCIDRs are the ranges in ClusterCIDR.
 func (c *Proxy) ClusterCIDRs() []string { return strings.Split(c.ClusterCIDR, ",") }
+
+// ProxyModes are the values of Mode. That the proxy serves each is tested there.
+func ProxyModes() []string { return []string{"auto", "nftables"} }
 
 // Validate names every field that cannot be used, and what would be right.
 func (c *Proxy) Validate() field.ErrorList {
@@ -82,7 +83,7 @@ func (c *Proxy) Validate() field.ErrorList {
 	if c.BootstrapKubeconfig != "" {
 		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)
 	}
-	errs = append(errs, requireOneOf("mode", c.Mode, "nftables")...)
+	errs = append(errs, requireOneOf("mode", c.Mode, ProxyModes()...)...)
 	for _, text := range c.ClusterCIDRs() {
 		_, clusterErrs := requirePrefix("clusterCIDR", text)
 		errs = append(errs, clusterErrs...)
