@@ -45,6 +45,7 @@ type machine struct {
 	reviews  kubernetes.Interface
 	settings *config.Agent
 	options  runtime.Options
+	podRange string
 	stop     func()
 }
 
@@ -67,13 +68,15 @@ func newMachine(t *testing.T) *machine {
 	s := config.DefaultAgent()
 	s.ContainerdAddress, s.RootDir, s.StateDir, s.RunDir = socket, filepath.Join(dir, "kubelet"), filepath.Join(dir, "state"), filepath.Join(dir, "run")
 	s.PodLogsDir, s.ContainerLogsDir, s.StaticPodPath = filepath.Join(dir, "logs"), filepath.Join(dir, "links"), filepath.Join(dir, "static")
-	s.CgroupRoot, s.Bridge, s.ClusterCIDR = fmt.Sprintf("/skiff-agent-test-%d", os.Getpid()), "skat0", "10.251.0.0/16"
+	// Several runs may share this machine: whatever it sees of them is told apart by number.
+	m.podRange = fmt.Sprintf("10.%d.%d.0/24", 220+os.Getpid()/250%30, os.Getpid()%250)
+	s.CgroupRoot, s.Bridge, s.ClusterCIDR = fmt.Sprintf("/skiff-agent-test-%d", os.Getpid()), fmt.Sprintf("skat%d", os.Getpid()), m.podRange
 	s.ClientCAFile, s.TLSCertFile, s.TLSKeyFile = filepath.Join(dir, "pki/ca.crt"), filepath.Join(dir, "pki/agent-server.crt"), filepath.Join(dir, "pki/agent-server.key")
 	s.Port = freePort(t)
 	m.settings = s
 	m.options, err = agent.RuntimeOptions(s, m.logger())
 	must(t, err)
-	m.options.Network.Table = "skiff-agent-test"
+	m.options.Network.Table = fmt.Sprintf("skiff-agent-test-%d", os.Getpid())
 	t.Cleanup(func() {
 		if err := agent.Cleanup(context.Background(), m.settings, m.logger()); err != nil {
 			t.Errorf("clean up: %v", err)
@@ -154,7 +157,7 @@ func (m *machine) ready() {
 	m.Helper()
 	testenv.Eventually(m, 10*time.Second, func() bool { return m.node() != nil }, "the node is registered")
 	node := m.node()
-	node.Spec.PodCIDR, node.Spec.PodCIDRs = "10.251.1.0/24", []string{"10.251.1.0/24"}
+	node.Spec.PodCIDR, node.Spec.PodCIDRs = m.podRange, []string{m.podRange}
 	_, err := m.client.CoreV1().Nodes().Update(context.Background(), node, metav1.UpdateOptions{})
 	must(m, err)
 	testenv.Eventually(m, 10*time.Second, func() bool {
@@ -260,7 +263,7 @@ func TestANodeRunsAPodFromItsSpecToItsEnd(t *testing.T) {
 	testenv.Eventually(t, 20*time.Second, func() bool { return isReady(m.pod("web")) }, "the pod is Ready")
 	t.Logf("from created to Ready with one init container: %s", time.Since(began))
 	pod := m.pod("web")
-	if !strings.HasPrefix(pod.Status.PodIP, "10.251.1.") || pod.Status.Phase != v1.PodRunning || pod.Status.InitContainerStatuses[0].State.Terminated == nil {
+	if !strings.HasPrefix(pod.Status.PodIP, strings.TrimSuffix(m.podRange, "0/24")) || pod.Status.Phase != v1.PodRunning || pod.Status.InitContainerStatuses[0].State.Terminated == nil {
 		t.Fatalf("status %+v", pod.Status)
 	}
 	id := pod.Status.ContainerStatuses[0].ContainerID
