@@ -43,6 +43,7 @@ func Chain(c Config) (admission.Interface, error) {
 		newNodeRestriction(c),
 		nodeTaint{on(admission.Create)},
 		newPriority(c),
+		newDefaultIngressClass(c),
 		defaultTolerations{on(admission.Create, admission.Update)},
 		security,
 		certificateApproval{on(admission.Update), c.Authorizer},

@@ -59,7 +59,9 @@ func components() []rbacv1.ClusterRole {
 			on("*", "core", "nodes/pods nodes/healthz nodes/configz")),
 		clusterRole("system:node-proxier",
 			on("list watch", "core", "services endpoints"), on(read, "core", "nodes"), recordEvents(),
-			on("list watch", "networking", "servicecidrs"), on("list watch", "discovery", "endpointslices")),
+			on("list watch", "networking", "servicecidrs"), on("list watch", "discovery", "endpointslices"),
+			// The proxy enforces NetworkPolicies too, and has to know whom they select.
+			on("list watch", "networking", "networkpolicies"), on("list watch", "core", "pods namespaces")),
 		clusterRole("system:kube-scheduler", schedulerRules()...),
 	}
 }
