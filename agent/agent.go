@@ -27,6 +27,7 @@ import (
 	mount "k8s.io/mount-utils"
 
 	"github.com/skiff-run/skiff/agent/admission"
+	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/criconfig"
 	"github.com/skiff-run/skiff/agent/hook"
 	"github.com/skiff-run/skiff/agent/hostfiles"
@@ -142,6 +143,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	allocations, err := allocation.Open(filepath.Join(a.Settings.StateDir, "allocations"), a.Logger)
+	if err != nil {
+		return err
+	}
 	pool = podworker.NewPool(ctx, podworker.Config{
 		Runtime: a.Runtime, Cgroups: a.Host, Volumes: volumes, Objects: followed, Images: image.NewPuller(a.Runtime, events, time.Now),
 		Probes: probes, Hooks: hook.NewRunner(a.Runtime), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
@@ -149,6 +154,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		CRI: &criconfig.Node{
 			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), ClusterDomain: a.Settings.ClusterDomain,
 			Resolver: resolver, MemoryCapacity: a.facts.Memory, CgroupParent: a.Host.CgroupParent,
+		},
+		Allocations: allocations,
+		AdmitResize: func(asked, _ *v1.Pod, others []*v1.Pod) (string, string, bool) {
+			return admission.Admit(asked, others, admission.Node{Object: nodes.Object(), Allocatable: a.facts.Allocatable()})
 		},
 		Admit: func(pod *v1.Pod, active []*v1.Pod) (string, string, bool) {
 			return admission.Admit(pod, active, admission.Node{Object: nodes.Object(), Allocatable: a.facts.Allocatable()})
@@ -182,6 +191,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-api.Synced():
 			keeper.Run(ctx)
+		case <-ctx.Done():
+		}
+	})
+	background(func(ctx context.Context) {
+		select {
+		case <-api.Synced():
+			pool.RunResizes(ctx)
 		case <-ctx.Done():
 		}
 	})

@@ -217,6 +217,20 @@ func (m *machine) get(path string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
+// tryGet is get against an agent that may not serve yet.
+func (m *machine) tryGet(path string) (int, string) {
+	response, err := m.httpClient().Get(fmt.Sprintf("https://127.0.0.1:%d%s", m.settings.Port, path))
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(body)
+}
+
 // exec runs a command as the API server does for kubectl exec.
 func (m *machine) exec(pod, container string, command ...string) (string, error) {
 	rc := &rest.Config{Host: fmt.Sprintf("https://127.0.0.1:%d", m.settings.Port), TLSClientConfig: rest.TLSClientConfig{

@@ -104,7 +104,11 @@ func (m Machine) SetupCgroups(ctx context.Context) error {
 
 // SetPod makes the pod's cgroup with the pod's limits.
 func (m Machine) SetPod(ctx context.Context, pod *v1.Pod) error {
-	r := resources.ForPod(pod)
+	return m.LimitPod(ctx, pod, resources.ForPod(pod))
+}
+
+// LimitPod changes the limits of the pod's cgroup.
+func (m Machine) LimitPod(ctx context.Context, pod *v1.Pod, r *runtimeapi.LinuxContainerResources) error {
 	limits := cgroup.Resources{CPUShares: uint64(r.GetCpuShares()), CPUQuota: -1, CPUPeriod: uint64(r.GetCpuPeriod()), MemoryLimit: -1}
 	if r.GetCpuQuota() > 0 {
 		limits.CPUQuota = r.GetCpuQuota()

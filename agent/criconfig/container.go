@@ -56,7 +56,7 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 		LogPath:     LogPath(spec.Name, in.Record.Attempt),
 		Stdin:       spec.Stdin, StdinOnce: spec.StdinOnce, Tty: spec.TTY,
 		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources:       resources.ForContainer(in.Pod, spec, n.MemoryCapacity),
+			Resources:       n.Resources(in.Pod, spec),
 			SecurityContext: security,
 		},
 	}
@@ -69,6 +69,11 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 		}
 	}
 	return config, nil
+}
+
+// Resources are the cgroup settings of a container.
+func (n *Node) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.LinuxContainerResources {
+	return resources.ForContainer(pod, spec, n.MemoryCapacity)
 }
 
 // Volumes finds volumes on this node.

@@ -42,6 +42,11 @@ const (
 	FreeDiskSpaceFailed = "FreeDiskSpaceFailed"
 	PullSecretMissing   = "FailedToRetrieveImagePullSecret"
 	DNSConfigForming    = "DNSConfigForming"
+	ResizeStarted       = "ResizeStarted"
+	ResizeCompleted     = "ResizeCompleted"
+	ResizeDeferred      = "ResizeDeferred"
+	ResizeInfeasible    = "ResizeInfeasible"
+	ResizeError         = "ResizeError"
 )
 
 // Container refers to one container of a pod, as events about it do.

@@ -28,6 +28,7 @@ func (c *computation) compute() {
 		return
 	}
 	c.plan.SandboxID = c.State.Sandboxes[0].ID
+	c.resize()
 	c.ephemeralContainers()
 	initialized, failed := c.initContainers()
 	if failed {
@@ -88,7 +89,7 @@ func anyOwnPolicy(spec *v1.PodSpec) bool {
 func (c *computation) finish() {
 	c.plan.Finished = true
 	c.plan.StopPod = c.State.Active() || c.State.AnySandboxReady()
-	c.plan.Start, c.plan.Kill, c.plan.CreateSandbox = nil, nil, false
+	c.plan.Start, c.plan.Kill, c.plan.CreateSandbox, c.plan.Resize = nil, nil, false, false
 }
 
 func (c *computation) ephemeralContainers() {
@@ -116,6 +117,7 @@ func (c *computation) containers() {
 		}
 		message, grace, restart := c.unfit(container, latest, "Container")
 		if message == "" {
+			c.restartsToResize(container, latest, false)
 			kept++
 			continue
 		}

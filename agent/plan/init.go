@@ -92,5 +92,8 @@ func (c *computation) sidecar(container *v1.Container, latest *podstate.Containe
 		c.plan.Kill = append(c.plan.Kill, Kill{ContainerID: latest.ID, Name: container.Name, Message: message, GracePeriod: grace})
 		return false
 	}
+	if c.restartsToResize(container, latest, true) {
+		return false
+	}
 	return container.StartupProbe == nil || c.Probes.Startup(latest.ID) == Success
 }

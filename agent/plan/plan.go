@@ -5,6 +5,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/podstate"
 )
 
@@ -38,10 +39,13 @@ type Input struct {
 	Probes Probes
 	// Failed attempts by container name.
 	Failed map[string]Failed
-	Now    time.Time
+	// Actuated is what is in force of the pod's resources, nil when that is not known. The pod's spec
+	// has what is allocated.
+	Actuated *allocation.Resources
+	Now      time.Time
 }
 
-// Plan is what to do now, in this order: stop, create the sandbox, kill, start.
+// Plan is what to do now, in this order: stop, create the sandbox, kill, resize, start.
 type Plan struct {
 	// StopPod: stop every container and the sandbox.
 	StopPod bool
@@ -55,8 +59,10 @@ type Plan struct {
 	// SandboxID of the sandbox to start containers in, when none is created.
 	SandboxID string
 
-	Kill  []Kill
-	Start []Start
+	Kill []Kill
+	// Resize: what is in force of the pod's resources is not what is allocated.
+	Resize bool
+	Start  []Start
 
 	// Waiting holds, by container name, why it is not started now.
 	Waiting map[string]Wait
@@ -95,7 +101,7 @@ type Wait struct {
 
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool {
-	return !p.StopPod && !p.CreateSandbox && len(p.Kill) == 0 && len(p.Start) == 0
+	return !p.StopPod && !p.CreateSandbox && len(p.Kill) == 0 && len(p.Start) == 0 && !p.Resize
 }
 
 func (p *Plan) wakeAt(t time.Time) {

@@ -26,7 +26,7 @@ const (
 )
 
 // ours are the conditions only the agent writes.
-var ours = []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled}
+var ours = []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress}
 
 // conditions sets all the agent's conditions and keeps everybody else's.
 func conditions(in Input, s *v1.PodStatus) {
@@ -37,6 +37,9 @@ func conditions(in Input, s *v1.PodStatus) {
 		}
 	}
 	s.Conditions = kept
+	if !over(s.Phase) && !in.Terminal {
+		s.Conditions = append(s.Conditions, in.Resize...)
+	}
 	if in.Verdict != nil && in.Verdict.Reason == "Evicted" && over(s.Phase) {
 		s.Conditions = append(s.Conditions, v1.PodCondition{
 			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: in.Verdict.Message,
@@ -55,7 +58,7 @@ func conditions(in Input, s *v1.PodStatus) {
 		v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
 	for i := range s.Conditions {
 		c := &s.Conditions[i]
-		if !slices.Contains(ours, c.Type) && !c.LastTransitionTime.IsZero() {
+		if (!slices.Contains(ours, c.Type) || isResize(c.Type)) && !c.LastTransitionTime.IsZero() {
 			continue
 		}
 		c.ObservedGeneration = in.Pod.Generation
@@ -64,6 +67,11 @@ func conditions(in Input, s *v1.PodStatus) {
 			c.LastTransitionTime = old.LastTransitionTime
 		}
 	}
+}
+
+// isResize: these conditions come with their times and generations.
+func isResize(t v1.PodConditionType) bool {
+	return t == v1.PodResizePending || t == v1.PodResizeInProgress
 }
 
 func condition(conditions []v1.PodCondition, t v1.PodConditionType) *v1.PodCondition {

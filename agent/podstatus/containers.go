@@ -49,6 +49,11 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit
 	var s v1.ContainerStatus
 	if latest != nil {
 		s = describe(c, latest)
+		if in.Actuated != nil && latest.State == podstate.Running {
+			if inForce, known := in.Actuated.Containers[c.Name]; known {
+				s.Resources = inForce.DeepCopy()
+			}
+		}
 		switch {
 		case previous != nil:
 			s.LastTerminationState = stateOf(previous)

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/plan"
 	"github.com/skiff-run/skiff/agent/podstate"
 	"github.com/skiff-run/skiff/agent/resources"
@@ -33,6 +34,10 @@ type Input struct {
 	HostIPs []string
 	// Terminal: no container will be started again.
 	Terminal bool
+	// Actuated is what is in force of the pod's resources; nil: what the spec says.
+	Actuated *allocation.Resources
+	// Resize are the conditions about a resize.
+	Resize []v1.PodCondition
 	// Verdict makes the phase Failed, when set.
 	Verdict *Verdict
 	Now     time.Time
@@ -60,6 +65,7 @@ func Generate(in Input) *v1.PodStatus {
 		s.StartTime = &now
 	}
 	addresses(in, s)
+	podResources(in, s)
 
 	hasInit := len(in.Pod.Spec.InitContainers) > 0
 	s.InitContainerStatuses = containerStatuses(in, in.Pod.Spec.InitContainers, in.Old.InitContainerStatuses, hasInit, true)

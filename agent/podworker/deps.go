@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/criconfig"
 	"github.com/skiff-run/skiff/agent/event"
 	"github.com/skiff-run/skiff/agent/image"
@@ -28,11 +29,16 @@ type Runtime interface {
 	StartContainer(ctx context.Context, containerID string) error
 	StopContainer(ctx context.Context, containerID string, timeout int64) error
 	RemoveContainer(ctx context.Context, containerID string) error
+	UpdateContainerResources(ctx context.Context, containerID string, resources *runtimeapi.ContainerResources) error
+	ContainerStats(ctx context.Context, containerID string) (*runtimeapi.ContainerStats, error)
+	PodSandboxStats(ctx context.Context, podSandboxID string) (*runtimeapi.PodSandboxStats, error)
 }
 
 // Cgroups makes and removes the pods' cgroups.
 type Cgroups interface {
 	SetPod(ctx context.Context, pod *v1.Pod) error
+	// LimitPod changes the limits of the pod's cgroup.
+	LimitPod(ctx context.Context, pod *v1.Pod, limits *runtimeapi.LinuxContainerResources) error
 	RemovePod(ctx context.Context, uid types.UID) error
 }
 
@@ -113,4 +119,8 @@ type Config struct {
 	// Admit refuses pods this node cannot run; active are the pods that hold
 	// resources here.
 	Admit func(pod *v1.Pod, active []*v1.Pod) (reason, message string, ok bool)
+	// AdmitResize decides whether a pod may have what it asks for instead of what it was given.
+	AdmitResize func(asked, allocated *v1.Pod, others []*v1.Pod) (reason, message string, ok bool)
+	// Allocations are what the pods of this node were given.
+	Allocations *allocation.Store
 }

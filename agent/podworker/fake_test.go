@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/criconfig"
 	"github.com/skiff-run/skiff/agent/hostfiles"
 	"github.com/skiff-run/skiff/agent/image"
@@ -147,6 +148,21 @@ func (f *fakeRuntime) StartContainer(_ context.Context, id string) error {
 	return nil
 }
 
+func (f *fakeRuntime) UpdateContainerResources(_ context.Context, id string, r *runtimeapi.ContainerResources) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("limit %s to %d shares", f.containers[id].status.Metadata.Name, r.GetLinux().GetCpuShares())
+	return nil
+}
+
+func (f *fakeRuntime) ContainerStats(context.Context, string) (*runtimeapi.ContainerStats, error) {
+	return &runtimeapi.ContainerStats{}, nil
+}
+
+func (f *fakeRuntime) PodSandboxStats(context.Context, string) (*runtimeapi.PodSandboxStats, error) {
+	return &runtimeapi.PodSandboxStats{}, nil
+}
+
 // exit ends the running container of that name.
 func (f *fakeRuntime) exit(name string, code int32) {
 	f.mu.Lock()
@@ -225,7 +241,10 @@ func (f *fakeRuntime) ContainerStatus(_ context.Context, id string, _ bool) (*ru
 
 type fakeCgroups struct{}
 
-func (fakeCgroups) SetPod(context.Context, *v1.Pod) error      { return nil }
+func (fakeCgroups) SetPod(context.Context, *v1.Pod) error { return nil }
+func (fakeCgroups) LimitPod(context.Context, *v1.Pod, *runtimeapi.LinuxContainerResources) error {
+	return nil
+}
 func (fakeCgroups) RemovePod(context.Context, types.UID) error { return nil }
 
 type fakeVolumes struct {
@@ -339,6 +358,15 @@ type world struct {
 	volumes *fakeVolumes
 	images  *fakeImages
 	probes  *fakeProbes
+	// refuseResize is why resizes do not fit.
+	mu           sync.Mutex
+	refuseResize string
+}
+
+func (w *world) resizeAnswer() (string, string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return "OutOfcpu", w.refuseResize, w.refuseResize == ""
 }
 
 // inWorld runs a test in virtual time.
@@ -351,10 +379,15 @@ func inWorld(t *testing.T, test func(w *world)) {
 			t: t, runtime: newFakeRuntime(), status: &fakeStatus{}, events: &eventLog{}, volumes: &fakeVolumes{dir: dir}, images: &fakeImages{},
 			probes: &fakeProbes{liveness: map[string]plan.Result{}},
 		}
+		allocations, err := allocation.Open(filepath.Join(dir, "allocations"), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.pool = NewPool(ctx, Config{
-			Runtime: w.runtime, Cgroups: fakeCgroups{}, Volumes: w.volumes, Objects: fakeObjects{}, Images: w.images, Probes: w.probes, Hooks: fakeHooks{},
+			AdmitResize: func(*v1.Pod, *v1.Pod, []*v1.Pod) (string, string, bool) { return w.resizeAnswer() },
+			Runtime:     w.runtime, Cgroups: fakeCgroups{}, Volumes: w.volumes, Objects: fakeObjects{}, Images: w.images, Probes: w.probes, Hooks: fakeHooks{},
 			Status: w.status, Node: fakeNode{}, Events: w.events, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
-			ContainerLogsDir: dir, HostsFile: "/etc/hosts",
+			Allocations: allocations, ContainerLogsDir: dir, HostsFile: "/etc/hosts",
 			CRI: &criconfig.Node{
 				PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", Resolver: &hostfiles.Resolver{},
 				CgroupParent: func(types.UID, v1.PodQOSClass) string { return "/kubepods" },

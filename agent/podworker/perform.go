@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -52,7 +53,7 @@ func (w *worker) perform(ctx context.Context, pod *v1.Pod, state *podstate.Pod, 
 		}
 		// What to start in it is decided with the sandbox in place.
 		next := plan.Compute(plan.Input{
-			Pod: pod, Probes: w.Probes, Now: w.Now(), Failed: w.look().failed,
+			Pod: pod, Probes: w.Probes, Now: w.Now(), Failed: w.look().failed, Actuated: w.look().actuated,
 			State: withSandbox(state, podstate.Sandbox{ID: sandboxID, Ready: true, Attempt: p.SandboxAttempt, CreatedAt: w.Now(), HostNetwork: pod.Spec.HostNetwork, IPs: ips}),
 		})
 		p = &next
@@ -73,6 +74,9 @@ func (w *worker) perform(ctx context.Context, pod *v1.Pod, state *podstate.Pod, 
 			w.stopContainer(ctx, pod, c, ips, grace, k.Message)
 		}
 	}
+	if p.Resize {
+		w.resize(ctx, pod, afterKills(state, p.Kill))
+	}
 	if len(p.Start) == 0 {
 		return
 	}
@@ -90,6 +94,15 @@ func (w *worker) perform(ctx context.Context, pod *v1.Pod, state *podstate.Pod, 
 	if len(state.Containers) > 0 {
 		w.collect(ctx, pod)
 	}
+}
+
+// afterKills leaves out what was killed.
+func afterKills(state *podstate.Pod, kills []plan.Kill) *podstate.Pod {
+	next := *state
+	next.Containers = slices.DeleteFunc(slices.Clone(state.Containers), func(c podstate.Container) bool {
+		return slices.ContainsFunc(kills, func(k plan.Kill) bool { return k.ContainerID == c.ID })
+	})
+	return &next
 }
 
 func withSandbox(state *podstate.Pod, s podstate.Sandbox) *podstate.Pod {

@@ -21,12 +21,14 @@ type Pool struct {
 	// mu guards workers.
 	mu      sync.Mutex
 	workers map[types.UID]*worker
+	// resizes asks for a look at the pending resizes.
+	resizes chan struct{}
 }
 
 // NewPool returns an empty pool whose workers end with ctx, leaving everything
 // that runs as it is.
 func NewPool(ctx context.Context, config Config) *Pool {
-	return &Pool{config: config, ctx: ctx, workers: map[types.UID]*worker{}}
+	return &Pool{config: config, ctx: ctx, workers: map[types.UID]*worker{}, resizes: make(chan struct{}, 1)}
 }
 
 // Wait returns when every worker has ended; call it after the context ended.
@@ -37,16 +39,29 @@ func (p *Pool) Update(pod *v1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w := p.workers[pod.UID]; w != nil {
-		w.update(pod)
+		if w.update(pod) || terminal(pod.Status.Phase) {
+			p.askResizes()
+		}
 		return
 	}
 	w := newWorker(&p.config, pod, p.drop)
-	if reason, message, ok := p.admit(pod); !ok {
+	w.resized = p.askResizes
+	allocated, known := p.config.Allocations.Allocated(pod)
+	w.pod = allocated
+	reason, message, ok := p.admit(allocated)
+	switch {
+	case !ok:
 		p.config.Logger.Info("pod refused", "pod", pod.Name, "namespace", pod.Namespace, "reason", reason, "message", message)
 		p.config.Events.Eventf(pod, v1.EventTypeWarning, reason, "%s", message)
 		w.status = podstatus.Rejected(pod, reason, message, p.config.Now())
 		w.refused = true
 		p.config.Status.Set(pod, w.status)
+	case known:
+		p.askResizes()
+	case !terminal(pod.Status.Phase):
+		if err := p.config.Allocations.Admit(pod); err != nil {
+			p.config.Logger.Warn("a resize of this pod while the agent is down will not be noticed", "pod", pod.Name, "namespace", pod.Namespace, "error", err)
+		}
 	}
 	p.start(w)
 }
@@ -171,6 +186,8 @@ func (p *Pool) drop(uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.workers, uid)
+	p.config.Allocations.Forget(uid)
+	p.askResizes()
 }
 
 func terminal(phase v1.PodPhase) bool { return phase == v1.PodSucceeded || phase == v1.PodFailed }

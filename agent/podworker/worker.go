@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/plan"
 	"github.com/skiff-run/skiff/agent/podstate"
 	"github.com/skiff-run/skiff/agent/podstatus"
@@ -30,12 +31,15 @@ type worker struct {
 	uid      types.UID
 	observer *podstate.Observer
 	ended    func(types.UID)
-	wake     chan struct{}
+	// resized is called when a resize is complete.
+	resized func()
+	wake    chan struct{}
 
 	// mu guards what follows: the mailbox and what others may ask for.
 	mu sync.Mutex
-	// pod is the newest spec.
-	pod *v1.Pod
+	// asked is the pod as the API has it; pod has the amounts it was given in place of those it asks for.
+	asked, pod *v1.Pod
+	resizing   resizing
 	// gone: the API does not know the pod any more. orphan: it never told us.
 	gone, orphan bool
 	verdict      *podstatus.Verdict
@@ -63,7 +67,7 @@ type worker struct {
 
 func newWorker(config *Config, pod *v1.Pod, ended func(types.UID)) *worker {
 	w := &worker{
-		Config: config, uid: pod.UID, pod: pod, ended: ended, wake: make(chan struct{}, 1), stale: true,
+		Config: config, uid: pod.UID, asked: pod, pod: pod, resizing: resizingOf(pod), ended: ended, wake: make(chan struct{}, 1), stale: true,
 		observer: podstate.NewObserver(config.Runtime, pod.UID), failed: map[string]plan.Failed{}, announced: map[string]string{},
 		pace: rate.NewLimiter(rate.Every(paceEvery), paceBurst),
 	}
@@ -79,10 +83,13 @@ func (w *worker) signal() {
 	}
 }
 
-func (w *worker) update(pod *v1.Pod) {
+// update takes over a newer version of the pod; resize: its resources changed.
+func (w *worker) update(pod *v1.Pod) (resize bool) {
 	w.mu.Lock()
-	quiet := sameForUs(w.pod, pod)
-	w.pod = pod
+	quiet := sameForUs(w.asked, pod)
+	resize = !quiet && !allocation.Of(w.asked).Equal(allocation.Of(pod))
+	w.asked = pod
+	w.pod, _ = w.Allocations.Allocated(pod)
 	if !quiet {
 		// Labels and annotations are visible in volumes.
 		w.stale = true
@@ -91,6 +98,7 @@ func (w *worker) update(pod *v1.Pod) {
 	if !quiet {
 		w.signal()
 	}
+	return resize
 }
 
 func (w *worker) remove() {
@@ -185,6 +193,7 @@ type view struct {
 	stale        bool
 	volumesAgain time.Time
 	old          *v1.PodStatus
+	actuated     *allocation.Resources
 }
 
 func (w *worker) look() view {
@@ -198,8 +207,13 @@ func (w *worker) look() view {
 	if old == nil {
 		old = &w.pod.Status
 	}
+	var actuated *allocation.Resources
+	if a, known := w.Allocations.Actuated(w.uid); known {
+		actuated = &a
+	}
 	return view{
-		pod: w.pod, gone: w.gone, orphan: w.orphan, verdict: w.verdict, verdictGrace: w.verdictGrace,
+		actuated: actuated,
+		pod:      w.pod, gone: w.gone, orphan: w.orphan, verdict: w.verdict, verdictGrace: w.verdictGrace,
 		failed: failed, stale: w.stale, volumesAgain: w.volumesAgain, old: old,
 	}
 }
@@ -230,7 +244,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, exit bool) {
 // stepUp moves an active pod towards its spec.
 func (w *worker) stepUp(ctx context.Context, v view, state *podstate.Pod) (again time.Time) {
 	w.Objects.Register(v.pod)
-	p := plan.Compute(plan.Input{Pod: v.pod, State: state, Probes: w.Probes, Failed: v.failed, Now: w.Now()})
+	p := plan.Compute(plan.Input{Pod: v.pod, State: state, Probes: w.Probes, Failed: v.failed, Actuated: v.actuated, Now: w.Now()})
 	w.announceBackoff(v.pod, state, &p)
 	w.syncProbes(v, state)
 	w.publish(v, state, p.Waiting, false)
@@ -263,6 +277,7 @@ func (w *worker) publish(v view, state *podstate.Pod, waiting map[string]plan.Wa
 		return v.old
 	}
 	status := podstatus.Generate(podstatus.Input{
+		Resize: w.settleResize(v.pod, v.actuated), Actuated: v.actuated,
 		Pod: v.pod, Old: v.old, State: state, Waiting: waiting, Probes: w.Probes, HostIPs: w.Node.HostIPs(),
 		Terminal: over, Verdict: v.verdict, Now: w.Now(),
 	})

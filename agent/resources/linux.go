@@ -3,7 +3,9 @@ package resources
 import (
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -42,8 +44,8 @@ func Quota(milliCPU int64) int64 {
 // the machine's memory in bytes.
 func ForContainer(pod *v1.Pod, container *v1.Container, memoryCapacity int64) *runtimeapi.LinuxContainerResources {
 	cpuRequest, hasRequest := container.Resources.Requests[v1.ResourceCPU]
-	cpuLimit := container.Resources.Limits[v1.ResourceCPU]
-	memoryLimit := container.Resources.Limits[v1.ResourceMemory]
+	cpuLimit := limit(pod, container, v1.ResourceCPU)
+	memoryLimit := limit(pod, container, v1.ResourceMemory)
 	if !hasRequest && !cpuLimit.IsZero() {
 		// A limit without request means the request equals it.
 		cpuRequest = cpuLimit
@@ -55,14 +57,17 @@ func ForContainer(pod *v1.Pod, container *v1.Container, memoryCapacity int64) *r
 		MemoryLimitInBytes: memoryLimit.Value(),
 		OomScoreAdj:        OOMScoreAdj(pod, container, memoryCapacity),
 	}
-	for name, quantity := range container.Resources.Limits {
-		size, ok := hugepageSize(name)
-		if !ok {
-			continue
-		}
-		r.HugepageLimits = append(r.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: size, Limit: uint64(quantity.Value())})
-	}
+	r.HugepageLimits = hugepageLimits(pod, container)
 	return r
+}
+
+// limit is the container's own, or else the pod's: no container may use more than its pod.
+func limit(pod *v1.Pod, container *v1.Container, name v1.ResourceName) resource.Quantity {
+	own := container.Resources.Limits[name]
+	if own.IsZero() && pod.Spec.Resources != nil {
+		return pod.Spec.Resources.Limits[name]
+	}
+	return own
 }
 
 // ForPod returns the settings of the pod's own cgroup, which bound the sum of
@@ -118,3 +123,20 @@ func hugepageSize(name v1.ResourceName) (string, bool) {
 	}
 	return "", false
 }
+
+// Wider returns the looser of two settings in each resource; 0 is no limit.
+func Wider(a, b *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
+	limit := func(x, y int64) int64 {
+		if x <= 0 || y <= 0 {
+			return 0
+		}
+		return max(x, y)
+	}
+	return &runtimeapi.LinuxContainerResources{
+		CpuShares: max(a.GetCpuShares(), b.GetCpuShares()), CpuPeriod: b.GetCpuPeriod(), CpuQuota: limit(a.GetCpuQuota(), b.GetCpuQuota()),
+		MemoryLimitInBytes: limit(a.GetMemoryLimitInBytes(), b.GetMemoryLimitInBytes()),
+	}
+}
+
+// Same reports whether two settings are the same to the kernel.
+func Same(a, b *runtimeapi.LinuxContainerResources) bool { return proto.Equal(a, b) }

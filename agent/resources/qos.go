@@ -85,8 +85,12 @@ func OOMScoreAdj(pod *v1.Pod, container *v1.Container, memoryCapacity int64) int
 	if memoryCapacity <= 0 {
 		return 999
 	}
-	request := memoryRequest(container)
-	score := 1000 - (1000*request)/memoryCapacity
+	share := unclaimed(pod)
+	score := 1000 - (1000*(memoryRequest(container)+share))/memoryCapacity
+	if isSidecar(pod, container) {
+		// It is killed no sooner than the containers it serves.
+		score = min(score, 1000-(1000*(leastRequest(pod)+share))/memoryCapacity)
+	}
 	// A guaranteed-looking burstable pod must still be killed before guaranteed ones.
 	if score < 1000-997 {
 		score = 1000 - 997
