@@ -37,6 +37,7 @@ import (
 	"github.com/skiff-run/skiff/control/registry/rbac"
 	"github.com/skiff-run/skiff/control/registry/scheduling"
 	"github.com/skiff-run/skiff/control/registry/scheme"
+	storageregistry "github.com/skiff-run/skiff/control/registry/storage"
 	"github.com/skiff-run/skiff/control/storage"
 	"github.com/skiff-run/skiff/control/storage/cached"
 	"github.com/skiff-run/skiff/raftstore"
@@ -230,6 +231,7 @@ func build(deps *registry.Dependencies) ([]registry.Group, error) {
 	groups := []registry.Group{first}
 	for _, make := range []func(*registry.Dependencies) (registry.Group, error){
 		apps.Group, coordination.Group, discovery.Group, networking.Group, rbac.Group, scheduling.Group, authentication.Group, authorization.Group, certificates.Group,
+		storageregistry.Group,
 		func(deps *registry.Dependencies) (registry.Group, error) {
 			return events.Group(deps, first.Versions["v1"]["events"])
 		},

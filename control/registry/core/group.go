@@ -23,6 +23,7 @@ func Group(deps *registry.Dependencies) (registry.Group, error) {
 		addEvents,
 		addComponentStatuses,
 		addServices,
+		addPersistentVolumes,
 	} {
 		if err := each(deps, storages); err != nil {
 			return registry.Group{}, fmt.Errorf("core group: %w", err)

@@ -166,15 +166,7 @@ func (v *validator) secretRef(ref *corev1.LocalObjectReference, at *field.Path) 
 }
 
 func (v *validator) csi(s *corev1.CSIVolumeSource, at *field.Path) {
-	driver := at.Child("driver")
-	if s.Driver == "" {
-		v.required(driver, "")
-	} else {
-		if len(s.Driver) > maxCSIDriverName {
-			v.tooLong(driver, maxCSIDriverName)
-		}
-		v.invalidEach(driver, s.Driver, validation.IsDNS1123Subdomain(strings.ToLower(s.Driver)))
-	}
+	v.add(ValidateCSIDriverName(s.Driver, at.Child("driver"))...)
 	if ref := s.NodePublishSecretRef; ref != nil {
 		if ref.Name == "" {
 			v.required(at.Child("nodePublishSecretRef", "name"), "")
@@ -182,4 +174,18 @@ func (v *validator) csi(s *corev1.CSIVolumeSource, at *field.Path) {
 			v.invalidEach(at.Child("name"), ref.Name, apivalidation.NameIsDNSSubdomain(ref.Name, false))
 		}
 	}
+}
+
+// ValidateCSIDriverName checks the name of a CSI driver where another object names it.
+func ValidateCSIDriverName(name string, at *field.Path) field.ErrorList {
+	var f findings
+	if name == "" {
+		f.required(at, "")
+		return f.list
+	}
+	if len(name) > maxCSIDriverName {
+		f.tooLong(at, maxCSIDriverName)
+	}
+	f.invalidEach(at, name, validation.IsDNS1123Subdomain(strings.ToLower(name)))
+	return f.list
 }
