@@ -46,6 +46,7 @@ func Chain(c Config) (admission.Interface, error) {
 		newDefaultIngressClass(c),
 		defaultTolerations{on(admission.Create, admission.Update)},
 		security,
+		newPodResize(c),
 		certificateApproval{on(admission.Update), c.Authorizer},
 		certificateSigning{on(admission.Update), c.Authorizer},
 		certificateSubjectRestriction{on(admission.Create)},
