@@ -119,6 +119,17 @@ func (m Machine) LimitPod(ctx context.Context, pod *v1.Pod, r *runtimeapi.LinuxC
 	return m.Runtime.Cgroups().SetPod(ctx, string(pod.UID), resources.QOSClass(pod), limits)
 }
 
+// MemoryUsage of one of the pod's containers, or of the whole pod when containerID is empty, in bytes.
+func (m Machine) MemoryUsage(pod *v1.Pod, containerID string) (uint64, error) {
+	groups := m.Runtime.Cgroups()
+	if containerID == "" {
+		used, err := groups.PodStats(string(pod.UID))
+		return used.MemoryUsage, err
+	}
+	used, err := groups.ContainerStats(groups.ContainerPath(groups.PodParent(string(pod.UID), resources.QOSClass(pod)), containerID))
+	return used.MemoryUsage, err
+}
+
 // RemovePod removes the pod's cgroup and what still runs in it.
 func (m Machine) RemovePod(ctx context.Context, uid types.UID) error {
 	return m.Runtime.Cgroups().RemovePod(ctx, string(uid))

@@ -30,8 +30,6 @@ type Runtime interface {
 	StopContainer(ctx context.Context, containerID string, timeout int64) error
 	RemoveContainer(ctx context.Context, containerID string) error
 	UpdateContainerResources(ctx context.Context, containerID string, resources *runtimeapi.ContainerResources) error
-	ContainerStats(ctx context.Context, containerID string) (*runtimeapi.ContainerStats, error)
-	PodSandboxStats(ctx context.Context, podSandboxID string) (*runtimeapi.PodSandboxStats, error)
 }
 
 // Cgroups makes and removes the pods' cgroups.
@@ -39,6 +37,8 @@ type Cgroups interface {
 	SetPod(ctx context.Context, pod *v1.Pod) error
 	// LimitPod changes the limits of the pod's cgroup.
 	LimitPod(ctx context.Context, pod *v1.Pod, limits *runtimeapi.LinuxContainerResources) error
+	// MemoryUsage of one of the pod's containers, or of the whole pod when containerID is empty, in bytes.
+	MemoryUsage(pod *v1.Pod, containerID string) (uint64, error)
 	RemovePod(ctx context.Context, uid types.UID) error
 }
 

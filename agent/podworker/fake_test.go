@@ -155,14 +155,6 @@ func (f *fakeRuntime) UpdateContainerResources(_ context.Context, id string, r *
 	return nil
 }
 
-func (f *fakeRuntime) ContainerStats(context.Context, string) (*runtimeapi.ContainerStats, error) {
-	return &runtimeapi.ContainerStats{}, nil
-}
-
-func (f *fakeRuntime) PodSandboxStats(context.Context, string) (*runtimeapi.PodSandboxStats, error) {
-	return &runtimeapi.PodSandboxStats{}, nil
-}
-
 // exit ends the running container of that name.
 func (f *fakeRuntime) exit(name string, code int32) {
 	f.mu.Lock()
@@ -245,7 +237,8 @@ func (fakeCgroups) SetPod(context.Context, *v1.Pod) error { return nil }
 func (fakeCgroups) LimitPod(context.Context, *v1.Pod, *runtimeapi.LinuxContainerResources) error {
 	return nil
 }
-func (fakeCgroups) RemovePod(context.Context, types.UID) error { return nil }
+func (fakeCgroups) MemoryUsage(*v1.Pod, string) (uint64, error) { return 0, nil }
+func (fakeCgroups) RemovePod(context.Context, types.UID) error  { return nil }
 
 type fakeVolumes struct {
 	dir string

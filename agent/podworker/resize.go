@@ -181,14 +181,12 @@ func (w *worker) mayShrink(ctx context.Context, pod, before *v1.Pod, state *pods
 	var errs []error
 	shrinks := func(now, old int64) bool { return now != 0 && (old == 0 || now < old) }
 	if now, old := resources.ForPod(pod).GetMemoryLimitInBytes(), resources.ForPod(before).GetMemoryLimitInBytes(); shrinks(now, old) {
-		if current := state.Current(); current != nil {
-			stats, err := w.Runtime.PodSandboxStats(ctx, current.ID)
-			if err != nil {
-				return fmt.Errorf("unable to read memory usage for pod %q: %w", plan.FormatPod(pod), err)
-			}
-			if used := stats.GetLinux().GetMemory().GetUsageBytes().GetValue(); used >= uint64(now) {
-				errs = append(errs, fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", now, used))
-			}
+		used, err := w.Cgroups.MemoryUsage(pod, "")
+		if err != nil {
+			return fmt.Errorf("unable to read memory usage for pod %q: %w", plan.FormatPod(pod), err)
+		}
+		if used >= uint64(now) {
+			errs = append(errs, fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", now, used))
 		}
 	}
 	for i := range state.Containers {
@@ -198,14 +196,14 @@ func (w *worker) mayShrink(ctx context.Context, pod, before *v1.Pod, state *pods
 		if c.State != podstate.Running || !shrinks(now, w.CRI.Resources(before, was).GetMemoryLimitInBytes()) {
 			continue
 		}
-		stats, err := w.Runtime.ContainerStats(ctx, c.ID)
+		used, err := w.Cgroups.MemoryUsage(pod, c.ID)
 		if err != nil {
 			if w.endedMeanwhile(ctx, c.ID) {
 				continue
 			}
 			return fmt.Errorf("unable to read memory usage for pod %q: %w", plan.FormatPod(pod), err)
 		}
-		if used := stats.GetMemory().GetUsageBytes().GetValue(); used >= uint64(now) {
+		if used >= uint64(now) {
 			errs = append(errs, fmt.Errorf("attempting to set container %q memory limit (%d) below current usage (%d)", c.Name, now, used))
 		}
 	}
