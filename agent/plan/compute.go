@@ -22,6 +22,10 @@ type computation struct {
 }
 
 func (c *computation) compute() {
+	if RestartsAll(c.Pod, c.State) {
+		c.plan.Reset = resets(c.Pod, c.State)
+		return
+	}
 	needed, attempt, reason := SandboxNeeded(c.Pod, c.State)
 	if needed {
 		c.newSandbox(attempt, reason)

@@ -45,7 +45,7 @@ type Input struct {
 	Now      time.Time
 }
 
-// Plan is what to do now, in this order: stop, create the sandbox, kill, resize, start.
+// Plan is what to do now, in this order: reset, stop, create the sandbox, kill, resize, start.
 type Plan struct {
 	// StopPod: stop every container and the sandbox.
 	StopPod bool
@@ -59,7 +59,10 @@ type Plan struct {
 	// SandboxID of the sandbox to start containers in, when none is created.
 	SandboxID string
 
-	Kill []Kill
+	// Reset removes all containers, in this order, so that the pod begins anew in
+	// the same sandbox. Nothing else is planned then.
+	Reset []Reset
+	Kill  []Kill
 	// Resize: what is in force of the pod's resources is not what is allocated.
 	Resize bool
 	Start  []Start
@@ -75,6 +78,12 @@ type Kill struct {
 	ContainerID, Name, Message string
 	// GracePeriod of the probe that asks for it, or nil.
 	GracePeriod *int64
+}
+
+// Reset takes one container away. One that runs is killed without grace.
+type Reset struct {
+	ContainerID, Name string
+	Kill              bool
 }
 
 // Start makes and starts the next container from a spec.
@@ -101,7 +110,7 @@ type Wait struct {
 
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool {
-	return !p.StopPod && !p.CreateSandbox && len(p.Kill) == 0 && len(p.Start) == 0 && !p.Resize
+	return !p.StopPod && !p.CreateSandbox && len(p.Kill) == 0 && len(p.Start) == 0 && len(p.Reset) == 0 && !p.Resize
 }
 
 func (p *Plan) wakeAt(t time.Time) {

@@ -176,3 +176,25 @@ func TestContainerRestartRulesComeBeforeThePolicy(t *testing.T) {
 		t.Error("only exit code 42 restarts the container")
 	}
 }
+
+func TestARuleRestartsAllContainers(t *testing.T) {
+	t.Parallel()
+	never := v1.ContainerRestartPolicyNever
+	p := withInit(pod(v1.RestartPolicyNever, "a", "b"), initContainer("i"))
+	p.Spec.Containers[0].RestartPolicy = &never
+	p.Spec.Containers[0].RestartPolicyRules = []v1.ContainerRestartRule{{
+		Action: v1.ContainerRestartRuleActionRestartAllContainers, ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{88}},
+	}}
+	exited := func(name string, code int32) podstate.Container {
+		return podstate.Container{ID: name + "1", Name: name, SandboxID: "s", State: podstate.Exited, ExitCode: code}
+	}
+	b := podstate.Container{ID: "b1", Name: "b", SandboxID: "s", State: podstate.Running}
+	got := Compute(Input{Pod: p, State: state(exited("a", 88), b, exited("i", 0)), Probes: probes{}, Now: now})
+	want := []Reset{{"b1", "b", true}, {"i1", "i", false}, {"a1", "a", false}}
+	if !slices.Equal(got.Reset, want) || len(got.Start)+len(got.Kill) > 0 || got.Finished {
+		t.Errorf("plan %+v, want reset %+v", got, want)
+	}
+	if got := Compute(Input{Pod: p, State: state(exited("a", 1), b, exited("i", 0)), Probes: probes{}, Now: now}); len(got.Reset) > 0 || len(got.Start) > 0 {
+		t.Errorf("plan of another exit code %+v", got)
+	}
+}

@@ -22,17 +22,38 @@ func IsSidecar(c *v1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }
 
-// RestartsAfter reports whether a container that ended with exitCode is started
-// again: by its restart rules, its own policy, or the pod's.
-func RestartsAfter(spec *v1.PodSpec, c *v1.Container, exitCode int32) bool {
+// ruleFor returns the action of the first restart rule that matches the exit
+// code. Rules count only beside a policy of the container's own, as the API
+// demands it.
+func ruleFor(c *v1.Container, exitCode int32) (v1.ContainerRestartRuleAction, bool) {
+	if c.RestartPolicy == nil {
+		return "", false
+	}
 	for _, rule := range c.RestartPolicyRules {
 		if rule.ExitCodes == nil {
 			continue
 		}
 		listed := slices.Contains(rule.ExitCodes.Values, exitCode)
-		if listed == (rule.ExitCodes.Operator == v1.ContainerRestartRuleOnExitCodesOpIn) {
-			return rule.Action == v1.ContainerRestartRuleActionRestart
+		switch rule.ExitCodes.Operator {
+		case v1.ContainerRestartRuleOnExitCodesOpIn:
+			if listed {
+				return rule.Action, true
+			}
+		case v1.ContainerRestartRuleOnExitCodesOpNotIn:
+			if !listed {
+				return rule.Action, true
+			}
 		}
+	}
+	return "", false
+}
+
+// RestartsAfter reports whether a container that ended with exitCode is started
+// again: by its restart rules, its own policy, or the pod's.
+func RestartsAfter(spec *v1.PodSpec, c *v1.Container, exitCode int32) bool {
+	if action, ok := ruleFor(c, exitCode); ok &&
+		(action == v1.ContainerRestartRuleActionRestart || action == v1.ContainerRestartRuleActionRestartAllContainers) {
+		return true
 	}
 	policy := v1.ContainerRestartPolicy(spec.RestartPolicy)
 	if c.RestartPolicy != nil {

@@ -3,7 +3,10 @@ package podstate
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -20,38 +23,50 @@ const (
 	maxLogTail = 4 * maxMessageLog
 )
 
-// readTerminationMessage fills in what the container left behind as its last
-// word, when it has exited.
+// cannotRun is the reason of a container that never ran and so has no log.
+const cannotRun = "ContainerCannotRun"
+
+// readTerminationMessage adds what the container left behind as its last word,
+// when it has exited, to what the runtime says.
 func readTerminationMessage(c *Container) {
 	if c.State != Exited {
 		return
 	}
+	text, tryLog := "", c.Record.MessagePolicy == v1.TerminationMessageFallbackToLogsOnError && c.ExitCode != 0 && c.Reason != cannotRun
 	if c.Record.MessageFile != "" {
-		if text := head(c.Record.MessageFile, maxMessageFile); text != "" {
-			c.Message = text
-			return
+		var err error
+		if text, err = tail(c.Record.MessageFile, maxMessageFile); err != nil {
+			text, tryLog = fmt.Sprintf("Error on reading termination log %s: %v", c.Record.MessageFile, err), false
 		}
 	}
-	if c.Record.MessagePolicy == v1.TerminationMessageFallbackToLogsOnError && c.ExitCode != 0 && c.LogPath != "" {
-		if text := logTail(c.LogPath); text != "" {
-			c.Message = text
-		}
+	if text == "" && tryLog && c.LogPath != "" {
+		text = logTail(c.LogPath)
 	}
+	if text != "" && c.Message != "" {
+		c.Message += ": "
+	}
+	c.Message += text
 }
 
-// head returns at most limit bytes of a file, or nothing: a missing file is
-// the usual case.
-func head(path string, limit int64) string {
+// tail returns at most the last limit bytes of a file; nothing of a missing one.
+func tail(path string, limit int64) (string, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit))
+	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return string(data)
+	if _, err := f.Seek(max(0, size-limit), io.SeekStart); err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit))
+	return string(data), err
 }
 
 // logTail returns the text of the last lines of a log in CRI format.

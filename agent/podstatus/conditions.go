@@ -20,13 +20,16 @@ const (
 	reasonUninitialized = "ContainersNotInitialized"
 	reasonGates         = "ReadinessGatesNotReady"
 	reasonSandbox       = "PodSandboxNotReady"
+	reasonRestarting    = "RestartAllContainersStarted"
 
 	// maxMessages bounds the termination messages of one pod together.
 	maxMessages = 12 * 1024
 )
 
 // ours are the conditions only the agent writes.
-var ours = []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress}
+var ours = []v1.PodConditionType{
+	v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting,
+}
 
 // conditions sets all the agent's conditions and keeps everybody else's.
 func conditions(in Input, s *v1.PodStatus) {
@@ -54,8 +57,11 @@ func conditions(in Input, s *v1.PodStatus) {
 		}
 	}
 	containersReady := containersReady(in.Pod, all, s.Phase)
-	s.Conditions = append(s.Conditions, sandbox, initializedCondition(in.Pod, all, s.Phase), ready(in.Pod, containersReady, kept), containersReady,
+	s.Conditions = append(s.Conditions, sandbox, initializedCondition(in, all, s.Phase), ready(in.Pod, containersReady, kept), containersReady,
 		v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
+	if plan.CouldRestartAll(&in.Pod.Spec) {
+		s.Conditions = append(s.Conditions, restarting(in, s.Phase))
+	}
 	for i := range s.Conditions {
 		c := &s.Conditions[i]
 		if (!slices.Contains(ours, c.Type) || isResize(c.Type)) && !c.LastTransitionTime.IsZero() {
@@ -150,7 +156,33 @@ func ready(pod *v1.Pod, containersReady v1.PodCondition, others []v1.PodConditio
 	return c
 }
 
-func initializedCondition(pod *v1.Pod, statuses []v1.ContainerStatus, phase v1.PodPhase) v1.PodCondition {
+// restarting tells of a restart of all containers from the exit that asks for
+// it until the last one was removed.
+func restarting(in Input, phase v1.PodPhase) v1.PodCondition {
+	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
+	switch {
+	case phase == v1.PodSucceeded:
+		c.Reason = reasonCompleted
+	case phase == v1.PodFailed:
+		c.Reason = reasonFailed
+	case restartingAll(in) && !plan.AllRemoved(in.Pod, in.State):
+		c.Status, c.Reason, c.Message = v1.ConditionTrue, reasonRestarting, "container exited with restart policy rule"
+	}
+	return c
+}
+
+// restartingAll reports whether a restart of all containers is under way, which
+// the last status remembers when the container that asked for it is gone.
+func restartingAll(in Input) bool {
+	if !plan.CouldRestartAll(&in.Pod.Spec) {
+		return false
+	}
+	old := condition(in.Old.Conditions, v1.AllContainersRestarting)
+	return old != nil && old.Status == v1.ConditionTrue || plan.RestartsAll(in.Pod, in.State)
+}
+
+func initializedCondition(in Input, statuses []v1.ContainerStatus, phase v1.PodPhase) v1.PodCondition {
+	pod := in.Pod
 	c := v1.PodCondition{Type: v1.PodInitialized, Status: v1.ConditionFalse}
 	if statuses == nil && len(pod.Spec.InitContainers) > 0 {
 		c.Reason = reasonUnknown
@@ -186,6 +218,11 @@ func initializedCondition(pod *v1.Pod, statuses []v1.ContainerStatus, phase v1.P
 		messages = append(messages, fmt.Sprintf("containers with incomplete status: %s", incomplete))
 	}
 	if len(messages) > 0 {
+		if old := condition(in.Old.Conditions, v1.PodInitialized); old != nil && old.Status == v1.ConditionTrue {
+			// What was initialized once stays so, also while all containers begin anew.
+			c.Status = v1.ConditionTrue
+			return c
+		}
 		c.Reason, c.Message = reasonUninitialized, strings.Join(messages, ", ")
 		return c
 	}

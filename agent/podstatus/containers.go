@@ -13,6 +13,8 @@ const (
 	containerCreating = "ContainerCreating"
 	podInitializing   = "PodInitializing"
 	unknownReason     = "ContainerStatusUnknown"
+	restartingReason  = "RestartingAllContainers"
+	restartingMessage = "The container is removed because RestartAllContainers in place"
 	// idPrefix is how container ids are written in the API.
 	idPrefix = "containerd://"
 )
@@ -89,6 +91,12 @@ func absent(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit, isInit 
 		waiting.Waiting.Reason = podInitializing
 	}
 	s.State = waiting
+	if old != nil && old.State.Waiting == nil && restartingAll(in) {
+		s.State.Waiting = &v1.ContainerStateWaiting{Reason: restartingReason, Message: restartingMessage}
+		s.LastTerminationState.Terminated = &v1.ContainerStateTerminated{Reason: restartingReason, Message: restartingMessage, ExitCode: 137}
+		s.RestartCount = old.RestartCount + 1
+		return s
+	}
 	if old != nil && old.State.Terminated != nil {
 		return *old.DeepCopy()
 	}

@@ -65,7 +65,7 @@ func (t *tally) init(pod *v1.Pod, c *v1.Container, s *v1.ContainerStatus) {
 		t.pendingInit++
 	case end.ExitCode == 0 && s.State.Waiting != nil:
 		t.pendingInit++
-	case end.ExitCode != 0 && !plan.RestartsAfter(&pod.Spec, c, end.ExitCode):
+	case end.ExitCode != 0 && !restarts(pod, c, end):
 		t.failedInit++
 	case end.ExitCode != 0:
 		// It is tried again; until it passes nothing else starts.
@@ -113,9 +113,14 @@ func (t *tally) container(pod *v1.Pod, c *v1.Container, s *v1.ContainerStatus) {
 
 func (t *tally) stop(pod *v1.Pod, c *v1.Container, end *v1.ContainerStateTerminated) {
 	t.stopped++
-	if !plan.RestartsAfter(&pod.Spec, c, end.ExitCode) {
+	if !restarts(pod, c, end) {
 		t.final++
 	}
+}
+
+// restarts reports whether a container is started again after that end.
+func restarts(pod *v1.Pod, c *v1.Container, end *v1.ContainerStateTerminated) bool {
+	return end.Reason == restartingReason || plan.RestartsAfter(&pod.Spec, c, end.ExitCode)
 }
 
 // initialized reports whether the pod got past its init containers.

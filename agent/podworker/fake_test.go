@@ -288,10 +288,18 @@ func (f *fakeProbes) Liveness(id string) plan.Result {
 }
 func (f *fakeProbes) Readiness(id string) plan.Result { return plan.None }
 
-type fakeHooks struct{}
+// fakeHooks take their time and succeed.
+type fakeHooks struct{ takes time.Duration }
 
-func (fakeHooks) Run(context.Context, *v1.Pod, *v1.Container, string, string, *v1.LifecycleHandler) (string, error) {
-	return "", nil
+func (f *fakeHooks) Run(ctx context.Context, _ *v1.Pod, _ *v1.Container, _, _ string, _ *v1.LifecycleHandler) (string, error) {
+	timer := time.NewTimer(f.takes)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return "", nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 type fakeStatus struct {
@@ -351,6 +359,7 @@ type world struct {
 	volumes *fakeVolumes
 	images  *fakeImages
 	probes  *fakeProbes
+	hooks   *fakeHooks
 	// refuseResize is why resizes do not fit.
 	mu           sync.Mutex
 	refuseResize string
@@ -370,7 +379,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := &world{
 			t: t, runtime: newFakeRuntime(), status: &fakeStatus{}, events: &eventLog{}, volumes: &fakeVolumes{dir: dir}, images: &fakeImages{},
-			probes: &fakeProbes{liveness: map[string]plan.Result{}},
+			probes: &fakeProbes{liveness: map[string]plan.Result{}}, hooks: &fakeHooks{},
 		}
 		allocations, err := allocation.Open(filepath.Join(dir, "allocations"), slog.New(slog.DiscardHandler))
 		if err != nil {
@@ -378,7 +387,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		}
 		w.pool = NewPool(ctx, Config{
 			AdmitResize: func(*v1.Pod, *v1.Pod, []*v1.Pod) (string, string, bool) { return w.resizeAnswer() },
-			Runtime:     w.runtime, Cgroups: fakeCgroups{}, Volumes: w.volumes, Objects: fakeObjects{}, Images: w.images, Probes: w.probes, Hooks: fakeHooks{},
+			Runtime:     w.runtime, Cgroups: fakeCgroups{}, Volumes: w.volumes, Objects: fakeObjects{}, Images: w.images, Probes: w.probes, Hooks: w.hooks,
 			Status: w.status, Node: fakeNode{}, Events: w.events, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
 			Allocations: allocations, ContainerLogsDir: dir, HostsFile: "/etc/hosts",
 			CRI: &criconfig.Node{
@@ -415,4 +424,12 @@ func (w *world) phase() v1.PodPhase {
 		return ""
 	}
 	return s.Phase
+}
+
+// delete asks for the end of a pod, as the API does.
+func (w *world) delete(pod *v1.Pod, grace int64) {
+	now := metav1.Now()
+	gone := pod.DeepCopy()
+	gone.DeletionTimestamp, gone.DeletionGracePeriodSeconds = &now, &grace
+	w.pool.Update(gone)
 }

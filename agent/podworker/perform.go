@@ -34,6 +34,10 @@ func (w *worker) announceBackoff(pod *v1.Pod, state *podstate.Pod, p *plan.Plan)
 // perform carries out a plan. Whatever fails is noted with a time to try
 // again; the next look at the pod decides anew.
 func (w *worker) perform(ctx context.Context, pod *v1.Pod, state *podstate.Pod, p *plan.Plan, stale bool) {
+	if len(p.Reset) > 0 {
+		w.reset(ctx, pod, state, p.Reset)
+		return
+	}
 	if p.StopPod {
 		w.Events.Eventf(event.Pod(pod), v1.EventTypeNormal, event.SandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 		w.stopPod(ctx, pod, state, gracePeriod(pod))
@@ -68,10 +72,11 @@ func (w *worker) perform(ctx context.Context, pod *v1.Pod, state *podstate.Pod, 
 	for _, k := range p.Kill {
 		if c := state.ByID(k.ContainerID); c != nil {
 			grace := gracePeriod(pod)
-			if k.GracePeriod != nil {
+			// The time the user gave a deletion counts more than a probe's.
+			if k.GracePeriod != nil && pod.DeletionGracePeriodSeconds == nil {
 				grace = *k.GracePeriod
 			}
-			w.stopContainer(ctx, pod, c, ips, grace, k.Message)
+			w.stopContainer(ctx, pod, c, ips, grace, k.Message, nil)
 		}
 	}
 	if p.Resize {
@@ -103,6 +108,25 @@ func afterKills(state *podstate.Pod, kills []plan.Kill) *podstate.Pod {
 		return slices.ContainsFunc(kills, func(k plan.Kill) bool { return k.ContainerID == c.ID })
 	})
 	return &next
+}
+
+// reset takes the containers of a pod away that begins anew in its sandbox.
+// Their logs stay; the next look at the pod starts the first ones.
+func (w *worker) reset(ctx context.Context, pod *v1.Pod, state *podstate.Pod, list []plan.Reset) {
+	ips := w.podIPs(pod, state)
+	for _, r := range list {
+		c := state.ByID(r.ContainerID)
+		if r.Kill {
+			w.stopContainer(ctx, pod, c, ips, 0, "killing", nil)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err := w.removeContainer(ctx, pod, c); err != nil {
+			w.Logger.Warn("restart all containers of a pod; trying again", "pod", pod.Name, "namespace", pod.Namespace, "container", c.Name, "error", err)
+			return
+		}
+	}
 }
 
 func withSandbox(state *podstate.Pod, s podstate.Sandbox) *podstate.Pod {

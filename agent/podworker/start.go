@@ -39,6 +39,9 @@ const retryStart = 10 * time.Second
 // noted; the user learns of them by event and by the container's state.
 func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, state *podstate.Pod, s *plan.Start, sandboxID string, sandbox *runtimeapi.PodSandboxConfig, ips []string) {
 	spec := s.Container
+	if state.Latest(spec.Name) == nil {
+		s.Attempt = attemptsLogged(filepath.Join(sandbox.LogDirectory, spec.Name))
+	}
 	ref := event.Container(pod, spec.Name)
 	fail := func(reason string, err error, after time.Duration) {
 		if ctx.Err() != nil {
@@ -90,7 +93,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, state *podstat
 	if message, err := w.Hooks.Run(ctx, pod, spec, id, first(ips), spec.Lifecycle.PostStart); err != nil && ctx.Err() == nil {
 		// The message may hold secrets and stays out of the event.
 		w.Events.Eventf(ref, v1.EventTypeWarning, event.FailedPostStart, "PostStartHook failed")
-		w.stopContainer(ctx, pod, &podstate.Container{ID: id, Name: spec.Name, State: podstate.Running}, ips, gracePeriod(pod), "FailedPostStartHook")
+		w.stopContainer(ctx, pod, &podstate.Container{ID: id, Name: spec.Name, State: podstate.Running}, ips, gracePeriod(pod), "FailedPostStartHook", nil)
 		w.setFailed(spec.Name, plan.Failed{Reason: reasonPostStart, Message: message, RetryAt: w.Now()})
 	}
 }
@@ -162,6 +165,24 @@ func (w *worker) messageFile(pod *v1.Pod, s *plan.Start) (string, error) {
 		return "", fmt.Errorf("open the file of the termination message: %w", err)
 	}
 	return path, nil
+}
+
+// attemptsLogged counts the attempts at a container of which nothing but logs is
+// left, so that no log is written over and the restarts go on from there.
+func attemptsLogged(dir string) int {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	next := 0
+	for _, e := range entries {
+		// 3.log, and 3.log.TIME when it was rotated.
+		number, _, found := strings.Cut(e.Name(), ".log")
+		if attempt, err := strconv.Atoi(number); found && err == nil && !e.IsDir() {
+			next = max(next, attempt+1)
+		}
+	}
+	return next
 }
 
 // linkLog makes the link by which log collectors find the container's log.

@@ -11,7 +11,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/skiff-run/skiff/agent/event"
-	"github.com/skiff-run/skiff/agent/plan"
 	"github.com/skiff-run/skiff/agent/podstate"
 )
 
@@ -32,36 +31,24 @@ func gracePeriod(pod *v1.Pod) int64 {
 	return defaultGrace
 }
 
-// stopPod ends all containers, then the sandboxes. Regular containers end at
-// the same time; sidecars after them, the last one first.
+// stopPod ends all containers, then the sandboxes. All preStop hooks run at the
+// same time; then regular containers end, and sidecars after them, the last one
+// first. The pod's time runs for all of them together.
 func (w *worker) stopPod(ctx context.Context, pod *v1.Pod, state *podstate.Pod, grace int64) {
 	ips := w.podIPs(pod, state)
-	began := w.Now()
-	sidecars := map[string]int{}
-	for i := range pod.Spec.InitContainers {
-		if plan.IsSidecar(&pod.Spec.InitContainers[i]) {
-			sidecars[pod.Spec.InitContainers[i].Name] = i
-		}
-	}
-	later := make([][]*podstate.Container, len(pod.Spec.InitContainers))
-	var group []*podstate.Container
+	order := newStopOrder(pod, state)
+	var wg sync.WaitGroup
 	for i := range state.Containers {
 		c := &state.Containers[i]
-		if c.State != podstate.Running && c.State != podstate.Unknown {
+		if !mayRun(c) {
 			continue
 		}
-		if at, is := sidecars[c.Name]; is {
-			later[at] = append(later[at], c)
-			continue
-		}
-		group = append(group, c)
+		wg.Go(func() {
+			defer order.done(c)
+			w.stopContainer(ctx, pod, c, ips, grace, "", order)
+		})
 	}
-	w.stopContainers(ctx, pod, group, ips, grace)
-	for i := len(later) - 1; i >= 0; i-- {
-		// The pod's time runs for all of them together.
-		left := grace - int64(w.Now().Sub(began)/time.Second)
-		w.stopContainers(ctx, pod, later[i], ips, max(left, 0))
-	}
+	wg.Wait()
 	if ctx.Err() != nil {
 		return
 	}
@@ -76,35 +63,34 @@ func (w *worker) stopPod(ctx context.Context, pod *v1.Pod, state *podstate.Pod, 
 	}
 }
 
-func (w *worker) stopContainers(ctx context.Context, pod *v1.Pod, containers []*podstate.Container, ips []string, grace int64) {
-	var wg sync.WaitGroup
-	for _, c := range containers {
-		wg.Go(func() { w.stopContainer(ctx, pod, c, ips, grace, "") })
-	}
-	wg.Wait()
+func mayRun(c *podstate.Container) bool {
+	return c.State == podstate.Running || c.State == podstate.Unknown
 }
 
-// stopContainer runs the preStop hook and ends the container; both share the
-// grace period.
-func (w *worker) stopContainer(ctx context.Context, pod *v1.Pod, c *podstate.Container, ips []string, grace int64, message string) {
+// stopContainer runs the preStop hook, waits for the container's turn when the
+// whole pod ends, and ends the container; all of it within the grace period.
+func (w *worker) stopContainer(ctx context.Context, pod *v1.Pod, c *podstate.Container, ips []string, grace int64, message string, order *stopOrder) {
 	if message == "" {
 		message = fmt.Sprintf("Stopping container %s", c.Name)
 	}
 	ref := event.Container(pod, c.Name)
 	w.Events.Eventf(ref, v1.EventTypeNormal, event.Killing, "%v", message)
+	began := w.Now()
+	left := func() int64 { return grace - int64(w.Now().Sub(began)/time.Second) }
 	if handler := preStop(pod, c); handler != nil && grace > 0 {
-		began := w.Now()
 		hookCtx, cancel := context.WithTimeout(ctx, time.Duration(grace)*time.Second)
 		if _, err := w.Hooks.Run(hookCtx, pod, specOf(pod, c.Name), c.ID, first(ips), handler); err != nil && hookCtx.Err() == nil {
 			w.Events.Eventf(ref, v1.EventTypeWarning, event.FailedPreStop, "PreStopHook failed")
 		}
 		cancel()
-		grace -= int64(w.Now().Sub(began) / time.Second)
+	}
+	if order != nil && left() > 0 {
+		order.wait(ctx, c, time.Duration(left())*time.Second)
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	if err := w.Runtime.StopContainer(ctx, c.ID, max(grace, minimumGrace)); err != nil && !notFound(err) && ctx.Err() == nil {
+	if err := w.Runtime.StopContainer(ctx, c.ID, max(left(), minimumGrace)); err != nil && !notFound(err) && ctx.Err() == nil {
 		w.Logger.Warn("stop a container", "pod", pod.Name, "namespace", pod.Namespace, "container", c.Name, "error", err)
 	}
 }
