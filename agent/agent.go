@@ -149,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	pool = podworker.NewPool(ctx, podworker.Config{
 		Runtime: a.Runtime, Cgroups: a.Host, Volumes: volumes, Objects: followed, Images: image.NewPuller(a.Runtime, events, time.Now),
-		Probes: probes, Hooks: hook.NewRunner(a.Runtime), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
+		Probes: probes, Hooks: hook.NewRunner(a.Runtime, events), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
 			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), ClusterDomain: a.Settings.ClusterDomain,

@@ -244,9 +244,10 @@ func (w *worker) step(ctx context.Context) (again time.Time, exit bool) {
 // stepUp moves an active pod towards its spec.
 func (w *worker) stepUp(ctx context.Context, v view, state *podstate.Pod) (again time.Time) {
 	w.Objects.Register(v.pod)
+	// What an earlier agent knew of the probes counts in the plan.
+	w.syncProbes(v, state)
 	p := plan.Compute(plan.Input{Pod: v.pod, State: state, Probes: w.Probes, Failed: v.failed, Actuated: v.actuated, Now: w.Now()})
 	w.announceBackoff(v.pod, state, &p)
-	w.syncProbes(v, state)
 	w.publish(v, state, p.Waiting, false)
 	if p.Finished {
 		next, _ := w.stepDown(ctx, v, state)

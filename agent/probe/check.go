@@ -23,6 +23,7 @@ import (
 	"syscall"
 
 	"github.com/skiff-run/skiff/agent/environ"
+	"github.com/skiff-run/skiff/agent/plan"
 )
 
 // maxOutput bounds what is read from a probed program.
@@ -89,7 +90,7 @@ func (c *checker) check(ctx context.Context, t *target) (outcome, string, error)
 	case t.spec.GRPC != nil:
 		return c.grpc(ctx, t, timeout)
 	}
-	return failed, "", fmt.Errorf("missing probe handler for container %s", t.container.Name)
+	return failed, "", fmt.Errorf("missing probe handler for %s:%s", plan.FormatPod(t.pod), t.container.Name)
 }
 
 func (c *checker) command(ctx context.Context, t *target, timeout time.Duration) (outcome, string, error) {
@@ -123,15 +124,7 @@ func (c *checker) http(ctx context.Context, t *target, timeout time.Duration) (o
 	if err != nil {
 		return failed, "", err
 	}
-	client := &http.Client{Transport: c.transport, Timeout: timeout, CheckRedirect: func(next *http.Request, via []*http.Request) error {
-		if next.URL.Hostname() != via[0].URL.Hostname() {
-			return http.ErrUseLastResponse
-		}
-		if len(via) >= 10 {
-			return errors.New("stopped after 10 redirects")
-		}
-		return nil
-	}}
+	client := &http.Client{Transport: c.transport, Timeout: timeout, CheckRedirect: StayLocal}
 	response, err := client.Do(request)
 	if err != nil {
 		return failed, err.Error(), nil
@@ -148,6 +141,18 @@ func (c *checker) http(ctx context.Context, t *target, timeout time.Duration) (o
 		return warned, "Probe terminated redirects, Response body: " + string(body), nil
 	}
 	return failed, fmt.Sprintf("HTTP probe failed with statuscode: %d", response.StatusCode), nil
+}
+
+// StayLocal follows redirects within one host only: a probe or hook must not be
+// led to others. It is for http.Client.CheckRedirect.
+func StayLocal(next *http.Request, via []*http.Request) error {
+	if next.URL.Hostname() != via[0].URL.Hostname() {
+		return http.ErrUseLastResponse
+	}
+	if len(via) >= 10 {
+		return errors.New("stopped after 10 redirects")
+	}
+	return nil
 }
 
 func (c *checker) tcp(ctx context.Context, address string, timeout time.Duration) (outcome, string, error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/skiff-run/skiff/agent/podstate"
 )
 
-// attempts at a check that cannot be made, before it counts as failed.
+// attempts at a check that cannot be made, before it is given up until the next time.
 const attempts = 3
 
 // Manager runs the probes of all pods.
@@ -47,6 +47,8 @@ type target struct {
 	podIP       string
 	spec        *v1.Probe
 	kind        Kind
+	// startedAt is when the container started.
+	startedAt time.Time
 }
 
 // run is one probe of one container.
@@ -139,7 +141,7 @@ func (m *Manager) syncContainer(pod *v1.Pod, c *v1.Container, latest *podstate.C
 		m.probes[latest.ID] = probes
 		for kind, spec := range map[Kind]*v1.Probe{Startup: c.StartupProbe, Liveness: c.LivenessProbe, Readiness: c.ReadinessProbe} {
 			if spec != nil {
-				probes.runs[kind] = &run{counter: newCounter(kind, spec), target: target{container: c, containerID: latest.ID, spec: spec, kind: kind}}
+				probes.runs[kind] = &run{counter: newCounter(kind, spec), target: target{container: c, containerID: latest.ID, spec: spec, kind: kind, startedAt: latest.StartedAt}}
 			}
 		}
 		started, ready := before(latest.ID)
@@ -161,7 +163,7 @@ func (m *Manager) syncContainer(pod *v1.Pod, c *v1.Container, latest *podstate.C
 		case r.stopped || r.timer != nil:
 		case kind != Startup && gate != nil && gate.counter.result != plan.Success:
 		default:
-			m.schedule(r, m.firstDelay(r, latest))
+			m.schedule(r, m.firstDelay(r))
 		}
 	}
 }
@@ -169,12 +171,17 @@ func (m *Manager) syncContainer(pod *v1.Pod, c *v1.Container, latest *podstate.C
 // firstDelay is the time until the first check: the initial delay counted from
 // the container's start, and a random part of the period when the agent itself
 // just started.
-func (m *Manager) firstDelay(r *run, c *podstate.Container) time.Duration {
-	delay := time.Until(c.StartedAt.Add(time.Duration(r.target.spec.InitialDelaySeconds) * time.Second))
-	if c.StartedAt.Before(m.started) {
-		delay = max(delay, 0) + rand.N(period(r.target.spec))
+func (m *Manager) firstDelay(r *run) time.Duration {
+	delay := r.target.untilInitialDelay()
+	if r.target.startedAt.Before(m.started) {
+		delay += rand.N(period(r.target.spec))
 	}
-	return max(delay, 0)
+	return delay
+}
+
+// untilInitialDelay is what is left of the initial delay.
+func (t *target) untilInitialDelay() time.Duration {
+	return max(time.Until(t.startedAt.Add(time.Duration(t.spec.InitialDelaySeconds)*time.Second)), 0)
 }
 
 func period(spec *v1.Probe) time.Duration {
@@ -199,16 +206,18 @@ func (m *Manager) fire(r *run) {
 	m.mu.Unlock()
 	defer m.wg.Done()
 
-	good := m.probe(&t)
+	good, known := m.probe(&t)
 
 	m.mu.Lock()
 	if r.stopped {
 		m.mu.Unlock()
 		return
 	}
-	first := !r.probed
-	r.probed = true
-	changed, done := r.counter.add(good)
+	var changed, done, first bool
+	if known {
+		first, r.probed = !r.probed, true
+		changed, done = r.counter.add(good)
+	}
 	if done {
 		r.stop()
 	} else {
@@ -219,7 +228,7 @@ func (m *Manager) fire(r *run) {
 		if probes := m.probes[t.containerID]; probes != nil {
 			for kind, other := range probes.runs {
 				if kind != Startup && other.timer == nil && !other.stopped {
-					m.schedule(other, 0)
+					m.schedule(other, other.target.untilInitialDelay())
 				}
 			}
 		}
@@ -230,8 +239,9 @@ func (m *Manager) fire(r *run) {
 	}
 }
 
-// probe makes one check and reports failures to the user.
-func (m *Manager) probe(t *target) bool {
+// probe makes one check and reports failures to the user. What could not be
+// checked is not known, and counts neither way.
+func (m *Manager) probe(t *target) (good, known bool) {
 	var result outcome
 	var output string
 	var err error
@@ -241,20 +251,20 @@ func (m *Manager) probe(t *target) bool {
 		}
 	}
 	if m.ctx.Err() != nil {
-		return true
+		return false, false
 	}
 	ref := event.Container(t.pod, t.container.Name)
 	switch {
 	case err != nil:
 		m.events.Eventf(ref, v1.EventTypeWarning, event.Unhealthy, "%s probe errored and resulted in %s state: %s", t.kind, "unknown", err)
-		return false
+		return false, false
 	case result == warned:
 		m.events.Eventf(ref, v1.EventTypeWarning, event.ProbeWarning, "%s probe warning: %s", t.kind, output)
 	case result == failed:
 		m.events.Eventf(ref, v1.EventTypeWarning, event.Unhealthy, "%s probe failed: %s", t.kind, output)
-		return false
+		return false, true
 	}
-	return true
+	return true, true
 }
 
 // Startup, Liveness and Readiness return the result of a container's probe;

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,7 +15,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -111,8 +115,16 @@ func TestProbesRunOnTheirScheduleAndTellOfTurns(t *testing.T) {
 		exec.set(nil)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if m.Startup("id") != plan.Success || m.Readiness("id") != plan.Success || m.Liveness("id") != plan.Success || turns == 0 {
-			t.Fatalf("startup %v, readiness %v: both follow at once", m.Startup("id"), m.Readiness("id"))
+		if m.Startup("id") != plan.Success || m.Liveness("id") != plan.Success || turns == 0 {
+			t.Fatalf("startup %v, liveness %v: it follows at once", m.Startup("id"), m.Liveness("id"))
+		}
+		if m.Readiness("id") != plan.None {
+			t.Fatal("readiness is checked before its initial delay is over")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if m.Readiness("id") != plan.Success {
+			t.Fatal("readiness is not checked after its initial delay")
 		}
 		exec.set(utilexec.CodeExitError{Code: 1})
 		time.Sleep(60 * time.Second)
@@ -130,6 +142,73 @@ func TestProbesRunOnTheirScheduleAndTellOfTurns(t *testing.T) {
 		cancel()
 		m.Wait()
 	})
+}
+
+func TestWhatCannotBeCheckedCountsNeitherWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		exec, log := &fakeExec{err: errors.New("no such runtime")}, &events{}
+		m := NewManager(ctx, exec, log, func(types.UID) {})
+		pod := &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Name: "a", LivenessProbe: execProbe(1, 0, 2)}}}}
+		pod.UID = "u"
+		state := &podstate.Pod{Containers: []podstate.Container{{ID: "id", Name: "a", State: podstate.Running, StartedAt: time.Now()}}}
+		m.Sync(pod, state, "10.0.0.1", func(string) (bool, bool) { return false, false })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if m.Liveness("id") == plan.Failure || len(exec.calls) < 30 {
+			t.Errorf("liveness %v after %d checks that could not be made", m.Liveness("id"), len(exec.calls))
+		}
+		if want := "Unhealthy Liveness probe errored and resulted in unknown state: no such runtime"; log.lines[0] != want {
+			t.Errorf("event %q, want %q", log.lines[0], want)
+		}
+		cancel()
+		m.Wait()
+	})
+}
+
+func TestAServiceIsAskedForItsHealth(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, healths := grpc.NewServer(), health.NewServer()
+	healthpb.RegisterHealthServer(server, healths)
+	healths.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	healths.SetServingStatus("tired", healthpb.HealthCheckResponse_NOT_SERVING)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	bare, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := grpc.NewServer()
+	go func() { _ = other.Serve(bare) }()
+	t.Cleanup(other.Stop)
+	name := func(s string) *string { return &s }
+	for label, test := range map[string]struct {
+		at      net.Addr
+		service *string
+		want    outcome
+		output  string
+	}{
+		"the whole server":   {listener.Addr(), nil, succeeded, "service healthy"},
+		"by its empty name":  {listener.Addr(), name(""), succeeded, "service healthy"},
+		"one that is not up": {listener.Addr(), name("tired"), failed, `service unhealthy (responded with "NOT_SERVING")`},
+		"an unknown one":     {listener.Addr(), name("who"), failed, "error: health rpc probe failed"},
+		"without the health protocol": {bare.Addr(), nil, failed,
+			"error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unknown service grpc.health.v1.Health"},
+	} {
+		t.Run(label, func(t *testing.T) {
+			t.Parallel()
+			spec := &v1.Probe{TimeoutSeconds: 5, ProbeHandler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: int32(test.at.(*net.TCPAddr).Port), Service: test.service}}}
+			got, output, err := newChecker(&fakeExec{}).check(t.Context(), &target{podIP: "127.0.0.1", container: &v1.Container{}, spec: spec})
+			if err != nil || got != test.want || !strings.HasPrefix(output, test.output) {
+				t.Errorf("%v %q %v, want %v %q", got, output, err, test.want, test.output)
+			}
+		})
+	}
 }
 
 func TestWhatAnEarlierAgentFoundHoldsUntilDisproved(t *testing.T) {
