@@ -8,6 +8,7 @@ require (
 	github.com/containerd/cgroups/v3 v3.1.3
 	github.com/containerd/containerd/v2 v2.4.2
 	github.com/containernetworking/cni v1.3.1
+	github.com/coreos/go-iptables v0.8.0
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/distribution/reference v0.6.0
 	github.com/fsnotify/fsnotify v1.10.1
@@ -43,6 +44,7 @@ require (
 	k8s.io/pod-security-admission v0.37.2
 	sigs.k8s.io/knftables v0.0.22
 )
+
 
 require (
 	cel.dev/expr v0.25.3 // indirect

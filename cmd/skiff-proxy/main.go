@@ -178,7 +178,10 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 
 // modeOptions converts what Validate has checked.
 func modeOptions(c *config.Proxy, logger *slog.Logger) mode.Options {
-	options := mode.Options{Logger: logger}
+	options := mode.Options{Logger: logger, IPTables: mode.IPTables{LocalhostNodePorts: c.IPTables.LocalhostNodePorts}}
+	if c.IPTables.Variant != "auto" {
+		options.IPTables.Variant = c.IPTables.Variant
+	}
 	for _, text := range c.ClusterCIDRs() {
 		options.ClusterCIDRs = append(options.ClusterCIDRs, netip.MustParsePrefix(text))
 	}

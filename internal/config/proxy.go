@@ -27,8 +27,9 @@ type Proxy struct {
 	ControlAddresses []string `yaml:"controlAddresses" help:"host:port of every API server"`
 
 	// Mode is how the kernel is programmed. auto is nftables where the kernel has
-	// it.
-	Mode string `yaml:"mode" help:"how the kernel is programmed: auto, nftables"`
+	// it, otherwise iptables.
+	Mode     string   `yaml:"mode" help:"how the kernel is programmed: auto, nftables, iptables"`
+	IPTables IPTables `yaml:"iptables"`
 	// ClusterCIDR is the range of all pods, or two with a comma between them, one
 	// of each family: what comes from elsewhere to a service is masqueraded.
 	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods, or two (IPv4,IPv6)"`
@@ -44,6 +45,16 @@ type Proxy struct {
 	DNS DNS `yaml:"dns"`
 
 	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
+}
+
+// IPTables configures the mode iptables.
+type IPTables struct {
+	// Variant is which of the programs called iptables is used; auto: the one that
+	// the machine calls so.
+	Variant string `yaml:"variant" help:"mode iptables: which program, auto, nft or legacy"`
+	// LocalhostNodePorts serves node ports on 127.0.0.0/8 too, if
+	// nodePortAddresses contain it. It turns the kernel's route_localnet on.
+	LocalhostNodePorts bool `yaml:"localhostNodePorts" help:"mode iptables: serve node ports on 127.0.0.1 too"`
 }
 
 // DNS configures the cluster's name server on this machine.
@@ -62,6 +73,7 @@ func DefaultProxy() *Proxy {
 		TypeMeta:    TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
 		Kubeconfig:  "/etc/skiff/proxy.conf",
 		Mode:        "auto",
+		IPTables:    IPTables{Variant: "auto", LocalhostNodePorts: true},
 		ClusterCIDR: "10.244.0.0/16",
 		HealthPort:  10256,
 		MetricsPort: 10249,
@@ -74,7 +86,7 @@ func DefaultProxy() *Proxy {
 func (c *Proxy) ClusterCIDRs() []string { return strings.Split(c.ClusterCIDR, ",") }
 
 // ProxyModes are the values of Mode. That the proxy serves each is tested there.
-func ProxyModes() []string { return []string{"auto", "nftables"} }
+func ProxyModes() []string { return []string{"auto", "nftables", "iptables"} }
 
 // Validate names every field that cannot be used, and what would be right.
 func (c *Proxy) Validate() field.ErrorList {
@@ -84,6 +96,7 @@ func (c *Proxy) Validate() field.ErrorList {
 		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)
 	}
 	errs = append(errs, requireOneOf("mode", c.Mode, ProxyModes()...)...)
+	errs = append(errs, requireOneOf("iptables.variant", c.IPTables.Variant, "auto", "nft", "legacy")...)
 	for _, text := range c.ClusterCIDRs() {
 		_, clusterErrs := requirePrefix("clusterCIDR", text)
 		errs = append(errs, clusterErrs...)

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/skiff-run/skiff/proxy"
+	"github.com/skiff-run/skiff/proxy/iptables"
 	"github.com/skiff-run/skiff/proxy/nftables"
 	"github.com/skiff-run/skiff/proxy/table"
 )
@@ -27,7 +28,16 @@ type Options struct {
 	// ClusterCIDRs are the ranges of all pods. What comes from elsewhere to a
 	// cluster address is masqueraded.
 	ClusterCIDRs []netip.Prefix
+	IPTables     IPTables
 	Logger       *slog.Logger
+}
+
+// IPTables are options of the mode iptables.
+type IPTables struct {
+	// Variant is nft or legacy; empty: what the machine calls iptables.
+	Variant string
+	// LocalhostNodePorts serves node ports on 127.0.0.0/8 too.
+	LocalhostNodePorts bool
 }
 
 // definition is a mode.
@@ -57,6 +67,15 @@ var modes = []definition{
 			return nftables.New(nftables.Options{ClusterCIDRs: o.ClusterCIDRs})
 		},
 		retire: atOnce(nftables.Cleanup), cleanup: nftables.Cleanup,
+	},
+	{
+		name: "iptables",
+		open: func(o Options) (proxy.Backend, error) {
+			return iptables.New(iptables.Options{
+				ClusterCIDRs: o.ClusterCIDRs, Variant: iptables.Variant(o.IPTables.Variant), LocalhostNodePorts: o.IPTables.LocalhostNodePorts,
+			})
+		},
+		retire: atOnce(iptables.Cleanup), cleanup: iptables.Cleanup,
 	},
 }
 

@@ -24,7 +24,7 @@ type inventory struct {
 // where reading and comparing every rule would take seconds. While the kernel's
 // generation of rules stays the same nobody changed anything, and nothing is read.
 func (f *family) check() (string, error) {
-	before, err := generation()
+	before, err := Generation()
 	if err != nil {
 		return "", err
 	}
@@ -39,7 +39,7 @@ func (f *family) check() (string, error) {
 	if changed := want.difference(has); changed != "" {
 		return changed, nil
 	}
-	if after, err := generation(); err == nil && after == before {
+	if after, err := Generation(); err == nil && after == before {
 		f.verified = before
 	}
 	return "", nil
@@ -154,9 +154,9 @@ func (f *family) dump(kind int, attributes ...*nl.RtAttr) ([][]byte, error) {
 	return messages, err
 }
 
-// generation is a number that the kernel changes with every change of nftables
+// Generation is a number that the kernel changes with every change of nftables
 // in this network namespace.
-func generation() (uint32, error) {
+func Generation() (uint32, error) {
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
 	messages, err := request.Execute(unix.NETLINK_NETFILTER, 0)
