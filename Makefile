@@ -56,6 +56,11 @@ test: ## build and run every test; as root on Linux nothing is skipped
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer
 	hack/soak.sh $(or $(LENGTH),1h)
 
+.PHONY: soak-node
+soak-node: ## make and delete pods on one node for LENGTH (10m) while agent, containerd and shims are killed
+	hack/deps.sh --test
+	go test -count=1 -timeout 0 -v -run TestPodsEndureTheDeathsOfDaemons ./test/endurance -length $(or $(LENGTH),10m)
+
 .PHONY: bench
 bench: deps build ## measure pods, API, memory and start-up, as ratios with raw containers
 	hack/bench.sh

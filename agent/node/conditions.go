@@ -33,8 +33,9 @@ func ReadPressure(dir string) Pressure {
 	return p
 }
 
-// conditions of the node from what runtime and kernel say.
-func conditions(runtime *runtimeapi.RuntimeStatus, runtimeErr error, p Pressure, now time.Time) []v1.NodeCondition {
+// conditions of the node from what keeps it from running pods, if anything, and
+// what the kernel says.
+func conditions(trouble string, p Pressure, now time.Time) []v1.NodeCondition {
 	choose := func(t v1.NodeConditionType, pressed bool, badReason, badMessage, goodReason, goodMessage string) v1.NodeCondition {
 		c := v1.NodeCondition{Type: t, Status: v1.ConditionFalse, Reason: goodReason, Message: goodMessage}
 		if pressed {
@@ -43,8 +44,8 @@ func conditions(runtime *runtimeapi.RuntimeStatus, runtimeErr error, p Pressure,
 		return c
 	}
 	ready := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"}
-	if message := notReady(runtime, runtimeErr); message != "" {
-		ready.Status, ready.Reason, ready.Message = v1.ConditionFalse, "KubeletNotReady", message
+	if trouble != "" {
+		ready.Status, ready.Reason, ready.Message = v1.ConditionFalse, "KubeletNotReady", trouble
 	}
 	all := []v1.NodeCondition{
 		choose(v1.NodeMemoryPressure, p.Memory, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),

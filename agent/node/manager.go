@@ -76,9 +76,11 @@ type Manager struct {
 	// mu guards node, the API's newest version.
 	mu   sync.Mutex
 	node *v1.Node
-	// wasReady and lastWrite belong to the loop.
+	// What follows belongs to the loop. wasReady is what the runtime said at the
+	// last look, whether or not it was reported.
 	wasReady  bool
 	lastWrite time.Time
+	tolerance tolerance
 	images    []v1.ContainerImage
 	imagesAt  time.Time
 }
@@ -220,7 +222,6 @@ func (m *Manager) sync(ctx context.Context) error {
 	m.announce(current, next)
 	due := now.Sub(m.lastWrite) >= heartbeat
 	if !due && unchanged(current, next) {
-		m.wasReady = isReady(next)
 		return nil
 	}
 	after, err := m.patch(ctx, current, next)
@@ -232,7 +233,6 @@ func (m *Manager) sync(ctx context.Context) error {
 		return err
 	}
 	m.lastWrite = now
-	m.wasReady = isReady(next)
 	m.Observed(after, false)
 	return nil
 }
@@ -281,7 +281,12 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	groups := true
 	s.Features = &v1.NodeFeatures{SupplementalGroupsPolicy: &groups}
 	s.Images = m.listImages(ctx, now)
-	for _, c := range conditions(status.GetStatus(), err, ReadPressure(m.RootDir), now) {
+	trouble := notReady(status.GetStatus(), err)
+	m.wasReady = trouble == ""
+	if m.tolerance.bears(trouble, node, m.Facts.Info.BootID, now) {
+		trouble = ""
+	}
+	for _, c := range conditions(trouble, ReadPressure(m.RootDir), now) {
 		setCondition(s, c)
 	}
 }

@@ -37,6 +37,8 @@ func (s *Server) ClientFor(who user.Info) *rest.Config {
 		Host:      "https://in-process",
 		Transport: &handlerTransport{handler: s.handler, who: who},
 		QPS:       -1,
+		// That Endpoints are deprecated is no news to those who keep them.
+		WarningHandler: rest.NoWarnings{},
 		ContentConfig: rest.ContentConfig{
 			ContentType: "application/vnd.kubernetes.protobuf", AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",
 		},

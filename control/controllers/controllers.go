@@ -120,8 +120,6 @@ type part struct {
 func (c Config) part(serviceAccount string) part {
 	own := rest.CopyConfig(c.ClientFor(serviceAccount))
 	own.QPS = -1
-	// That Endpoints are deprecated is no news to the controller that keeps them.
-	own.WarningHandler = rest.NoWarnings{}
 	c.Logger = c.Logger.With("controller", serviceAccount)
 	return part{Config: c, rest: own}
 }

@@ -101,7 +101,12 @@ func (s *Store) pull(ctx context.Context, name string, auth *runtimeapi.AuthConf
 			Credentials: func(host string) (string, string, error) { return credentials(auth, host) },
 		}),
 	})
-	image, err := s.options.Client.Pull(ctx, name,
+	leased, end, err := s.lease(ctx)
+	if err != nil {
+		return "", fmt.Errorf("failed to pull image %q: %w", name, err)
+	}
+	defer end()
+	image, err := s.options.Client.Pull(leased, name,
 		containerd.WithResolver(resolver),
 		containerd.WithPullSnapshotter(s.options.Snapshotter),
 		containerd.WithPullUnpack,

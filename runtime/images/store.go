@@ -45,19 +45,29 @@ type Options struct {
 type Store struct {
 	options Options
 	pulls   pulls
+	leases  held
 
 	mu     sync.RWMutex      // guards what follows
 	byName map[string]string // record name to ID
 	byID   map[string]*Image
 }
 
-// New makes an empty index; Load fills it.
-func New(o Options) *Store {
-	return &Store{options: o, pulls: newPulls(), byName: map[string]string{}, byID: map[string]*Image{}}
+// held are the leases of the pulls under way.
+type held struct {
+	sync.Mutex // guards held, and is taken while leases are made or looked through
+	held       map[string]bool
 }
 
-// Load reads all images anew.
+// New makes an empty index; Load fills it.
+func New(o Options) *Store {
+	return &Store{options: o, pulls: newPulls(), leases: held{held: map[string]bool{}}, byName: map[string]string{}, byID: map[string]*Image{}}
+}
+
+// Load reads all images anew, and ends what dead pulls held.
 func (s *Store) Load(ctx context.Context) error {
+	if err := s.endDeadLeases(ctx); err != nil {
+		return err
+	}
 	records, err := s.options.Client.ImageService().List(ctx)
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
