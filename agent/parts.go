@@ -60,6 +60,7 @@ func (m *mirrored) Set(pod *v1.Pod, status *v1.PodStatus) {
 		if !ok {
 			return
 		}
+		m.Observed(mirror)
 		pod = mirror
 	}
 	m.Writer.Set(pod, status)

@@ -86,6 +86,8 @@ type Status interface {
 	Set(pod *v1.Pod, status *v1.PodStatus)
 	// Finish writes what is pending and then removes the pod from the API.
 	Finish(pod *v1.Pod, status *v1.PodStatus)
+	// Observed says whether somebody else changed the status the API has.
+	Observed(pod *v1.Pod) bool
 	Forget(uid types.UID)
 }
 

@@ -308,6 +308,8 @@ type fakeStatus struct {
 	finished bool
 }
 
+func (f *fakeStatus) Observed(*v1.Pod) bool { return false }
+
 func (f *fakeStatus) Set(_ *v1.Pod, s *v1.PodStatus) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

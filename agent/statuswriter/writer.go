@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
@@ -43,8 +44,10 @@ type Writer struct {
 type record struct {
 	pod    *v1.Pod
 	wanted *v1.PodStatus
-	// written is what the API is known to have.
+	// written is what the API is known to have, and version the pod's resource
+	// version there.
 	written *v1.PodStatus
+	version string
 	remove  bool
 }
 
@@ -78,7 +81,7 @@ func (w *Writer) set(pod *v1.Pod, status *v1.PodStatus, remove bool) {
 	w.mu.Lock()
 	r := w.records[pod.UID]
 	if r == nil {
-		r = &record{written: &pod.Status}
+		r = &record{written: &pod.Status, version: pod.ResourceVersion}
 		w.records[pod.UID] = r
 	}
 	r.pod, r.wanted = pod, status
@@ -88,6 +91,35 @@ func (w *Writer) set(pod *v1.Pod, status *v1.PodStatus, remove bool) {
 	if !idle {
 		w.queue.Add(pod.UID)
 	}
+}
+
+// Observed tells the writer what the API has. True says that somebody else
+// changed the status: the node controller says that the pods of a lost node are
+// not ready, for example, and has to be contradicted when the node is back.
+func (w *Writer) Observed(pod *v1.Pod) (contradicted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.records[pod.UID]
+	if r == nil || pod.ResourceVersion == r.version || older(pod.ResourceVersion, r.version) {
+		return false // nothing was said yet, or this is older than what we wrote
+	}
+	r.version = pod.ResourceVersion
+	switch {
+	case podstatus.Equal(&pod.Status, r.wanted):
+		r.written = r.wanted // our own write came back before its answer did
+		return false
+	case podstatus.Equal(&pod.Status, r.written):
+		return false
+	}
+	r.written = &pod.Status
+	return true
+}
+
+// older says whether a resource version is older than another. The API's
+// versions are numbers; what is none is never older.
+func older(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && order < 0
 }
 
 // Forget drops what is kept about a pod.
@@ -142,7 +174,8 @@ func (w *Writer) write(ctx context.Context, r *record, c record) error {
 			return fmt.Errorf("patch the status: %w", err)
 		}
 		w.mu.Lock()
-		if after != nil && after.UID == c.pod.UID {
+		if after != nil && after.UID == c.pod.UID && !older(after.ResourceVersion, r.version) {
+			r.version = after.ResourceVersion
 			// What the server made of it counts, lest a difference in spelling repeats the write.
 			r.written = c.wanted
 		}

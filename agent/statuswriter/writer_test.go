@@ -9,7 +9,9 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/skiff-run/skiff/internal/testenv"
 )
@@ -61,5 +63,57 @@ func TestPatchCarriesTheUIDAndOnlyWhatChanged(t *testing.T) {
 	want := `{"metadata":{"uid":"u"},"status":{"$setElementOrder/conditions":[{"type":"Ready"},{"type":"example.com/x"}],"conditions":[{"status":"True","type":"Ready"}],"phase":"Running"}}`
 	if string(patch) != want {
 		t.Errorf("got  %s\nwant %s", patch, want)
+	}
+}
+
+// A status that others changed is written again; one of ours that comes late by
+// the watch is not.
+func TestWhoContradictsIsContradicted(t *testing.T) {
+	t.Parallel()
+	status := func(ready v1.ConditionStatus) *v1.PodStatus {
+		return &v1.PodStatus{Phase: v1.PodRunning, Conditions: []v1.PodCondition{{Type: v1.PodReady, Status: ready}}}
+	}
+	version := func(number string, s *v1.PodStatus) *v1.Pod {
+		return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u", ResourceVersion: number}, Status: *s}
+	}
+	pending := &v1.PodStatus{Phase: v1.PodPending}
+	writes := 0
+	client := fake.NewClientset(version("1", pending))
+	client.PrependReactor("patch", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		writes++
+		return true, version([]string{"", "3", "7"}[writes], status(v1.ConditionTrue)), nil
+	})
+	w := New(client, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	turn := func() {
+		for w.queue.Len() > 0 {
+			w.one(t.Context())
+		}
+	}
+	w.Set(version("1", pending), status(v1.ConditionTrue))
+	turn()
+	if writes != 1 {
+		t.Fatalf("%d writes at first", writes)
+	}
+	for _, late := range []*v1.Pod{version("2", pending), version("3", status(v1.ConditionTrue)), version("4", status(v1.ConditionTrue))} {
+		if w.Observed(late) {
+			t.Errorf("version %s is taken for somebody else's", late.ResourceVersion)
+		}
+	}
+	other := version("5", status(v1.ConditionFalse))
+	if !w.Observed(other) || w.Observed(other) {
+		t.Error("what somebody else wrote is not noticed, or noticed twice")
+	}
+	w.Set(other, status(v1.ConditionTrue))
+	turn()
+	if writes != 2 {
+		t.Errorf("%d writes after somebody else's, want 2", writes)
+	}
+	if w.Observed(other) {
+		t.Error("what was contradicted already is noticed again")
+	}
+	w.Set(other, status(v1.ConditionTrue))
+	turn()
+	if writes != 2 {
+		t.Errorf("%d writes when nothing is to say, want 2", writes)
 	}
 }
