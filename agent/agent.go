@@ -42,6 +42,7 @@ import (
 	"github.com/skiff-run/skiff/agent/statuswriter"
 	"github.com/skiff-run/skiff/agent/volume"
 	"github.com/skiff-run/skiff/internal/config"
+	"github.com/skiff-run/skiff/runtime/spec"
 )
 
 // Runtime is everything the agent needs of a container runtime.
@@ -152,15 +153,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		Probes: probes, Hooks: hook.NewRunner(a.Runtime, events), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
-			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), ClusterDomain: a.Settings.ClusterDomain,
+			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, ClusterDomain: a.Settings.ClusterDomain,
 			Resolver: resolver, MemoryCapacity: a.facts.Memory, CgroupParent: a.Host.CgroupParent,
 		},
 		Allocations: allocations,
 		AdmitResize: func(asked, _ *v1.Pod, others []*v1.Pod) (string, string, bool) {
-			return admission.Admit(asked, others, admission.Node{Object: nodes.Object(), Allocatable: a.facts.Allocatable()})
+			return admission.Admit(asked, others, a.admissionNode(nodes))
 		},
 		Admit: func(pod *v1.Pod, active []*v1.Pod) (string, string, bool) {
-			return admission.Admit(pod, active, admission.Node{Object: nodes.Object(), Allocatable: a.facts.Allocatable()})
+			return admission.Admit(pod, active, a.admissionNode(nodes))
 		},
 	})
 	api := podsource.NewAPI(a.Client, a.NodeName, pool)
@@ -269,6 +270,13 @@ func metrics(pool *podworker.Pool) http.Handler {
 			return float64(running)
 		}))
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// admissionNode is the node as pods are judged by.
+func (a *Agent) admissionNode(nodes *node.Manager) admission.Node {
+	return admission.Node{
+		Object: nodes.Object(), Allocatable: a.facts.Allocatable(), UnsafeSysctls: a.Settings.AllowedUnsafeSysctls, AppArmor: spec.AppArmor(),
+	}
 }
 
 // resolvConfs are tried in order: behind systemd-resolved's stub, which pods

@@ -7,9 +7,7 @@ package admission
 
 import (
 	"fmt"
-	"path"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -25,16 +23,20 @@ type Node struct {
 	Allocatable v1.ResourceList
 	// UnsafeSysctls are allowed besides the safe ones; a trailing * is a pattern.
 	UnsafeSysctls []string
+	// AppArmor says whether the kernel enforces profiles.
+	AppArmor bool
 }
 
 // Admit reports whether the pod may run beside the active ones.
 func Admit(pod *v1.Pod, active []*v1.Pod, node Node) (reason, message string, ok bool) {
 	for _, check := range []func() (string, string){
 		func() (string, string) { return sysctls(pod, node) },
+		func() (string, string) { return operatingSystem(pod, node) },
 		func() (string, string) { return affinity(pod, node) },
 		func() (string, string) { return taints(pod, node) },
 		func() (string, string) { return ports(pod, active) },
 		func() (string, string) { return fit(pod, active, node) },
+		func() (string, string) { return appArmor(pod, node) },
 	} {
 		if reason, message := check(); reason != "" {
 			return reason, message, false
@@ -168,27 +170,4 @@ func amount(name v1.ResourceName, milli, whole int64) int64 {
 		return milli
 	}
 	return whole
-}
-
-func safeSysctls() []string {
-	return []string{
-		"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
-		"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout",
-		"net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
-		"net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_notsent_lowat",
-	}
-}
-
-func sysctls(pod *v1.Pod, node Node) (string, string) {
-	if pod.Spec.SecurityContext == nil {
-		return "", ""
-	}
-	allowed := append(safeSysctls(), node.UnsafeSysctls...)
-	for _, s := range pod.Spec.SecurityContext.Sysctls {
-		name := strings.ReplaceAll(s.Name, "/", ".")
-		if !slices.ContainsFunc(allowed, func(pattern string) bool { ok, err := path.Match(pattern, name); return err == nil && ok }) {
-			return "SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowlisted", s.Name)
-		}
-	}
-	return "", ""
 }

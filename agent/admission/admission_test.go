@@ -27,7 +27,7 @@ func port(number int32, ip string) func(*v1.Pod) {
 
 func TestAdmit(t *testing.T) {
 	t.Parallel()
-	node := Node{Object: &v1.Node{}, Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("2")}, UnsafeSysctls: []string{"net.core.*"}}
+	node := Node{Object: &v1.Node{}, Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("2")}, UnsafeSysctls: []string{"net.core.*", "kernel.msgmax"}}
 	node.Object.Labels = map[string]string{"zone": "a"}
 	node.Object.Spec.Taints = []v1.Taint{{Key: "gone", Effect: v1.TaintEffectNoExecute}, {Key: "full", Effect: v1.TaintEffectNoSchedule}}
 	tolerate := func(p *v1.Pod) { p.Spec.Tolerations = []v1.Toleration{{Key: "gone", Operator: v1.TolerationOpExists}} }
@@ -56,7 +56,21 @@ func TestAdmit(t *testing.T) {
 		"the same port of another address": {pod: podWith(both(port(80, "10.0.0.2"))), active: []*v1.Pod{podWith(port(80, "10.0.0.1"))}},
 		"a safe sysctl":                    {pod: podWith(both(sysctl("net.ipv4.tcp_syncookies")))},
 		"an unsafe sysctl that is allowed": {pod: podWith(both(sysctl("net/core/somaxconn")))},
-		"an unsafe sysctl":                 {podWith(both(sysctl("kernel.msgmax"))), nil, "SysctlForbidden", `forbidden sysctl: "kernel.msgmax" not allowlisted`},
+		"another one":                      {pod: podWith(both(sysctl("kernel.msgmax")))},
+		"an unsafe sysctl":                 {podWith(both(sysctl("kernel.msgmnb"))), nil, "SysctlForbidden", `forbidden sysctl: "kernel.msgmnb" not allowlisted`},
+		"one of the host's network": {podWith(both(sysctl("net/core/somaxconn"), func(p *v1.Pod) { p.Spec.HostNetwork = true })), nil, "SysctlForbidden",
+			`forbidden sysctl: "net.core.somaxconn" not allowed with host Net enabled`},
+		"one of the host's IPC": {podWith(both(sysctl("kernel.shm_rmid_forced"), func(p *v1.Pod) { p.Spec.HostIPC = true })), nil, "SysctlForbidden",
+			`forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host IPC enabled`},
+		"AppArmor where there is none": {podWith(both(func(p *v1.Pod) {
+			p.Spec.SecurityContext = &v1.PodSecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}}
+		})), nil, "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"},
+		"no AppArmor": {pod: podWith(both(func(p *v1.Pod) {
+			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeUnconfined}}
+		}))},
+		"another operating system": {podWith(both(func(p *v1.Pod) { p.Spec.OS = &v1.PodOS{Name: v1.Windows} })), nil, "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"},
+		"a label of another operating system": {podWith(both(func(p *v1.Pod) { p.Labels = map[string]string{v1.LabelOSStable: "windows"} })), nil,
+			"PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

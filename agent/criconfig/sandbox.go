@@ -15,8 +15,10 @@ import (
 
 // Node is what configurations depend on besides the pod.
 type Node struct {
-	PodLogsDir     string
-	SeccompDir     string
+	PodLogsDir string
+	SeccompDir string
+	// SeccompDefault gives containers without a profile the default one.
+	SeccompDefault bool
 	ClusterDomain  string
 	Resolver       *hostfiles.Resolver
 	MemoryCapacity int64
@@ -32,6 +34,12 @@ func (n *Node) LogDir(pod *v1.Pod) string {
 // LogPath is a container's log file, relative to the pod's directory.
 func LogPath(container string, attempt int) string {
 	return filepath.Join(container, fmt.Sprintf("%d.log", attempt))
+}
+
+// DNSWarnings are what the user should know of the pod's resolver configuration.
+func (n *Node) DNSWarnings(pod *v1.Pod) []hostfiles.Warning {
+	_, warnings := n.Resolver.PodDNS(pod)
+	return warnings
 }
 
 // Sandbox configures the pod's sandbox.

@@ -110,6 +110,9 @@ func (n *Node) security(in Container) (*runtimeapi.LinuxContainerSecurityContext
 
 func (n *Node) seccomp(p *v1.SeccompProfile) (*runtimeapi.SecurityProfile, error) {
 	if p == nil {
+		if n.SeccompDefault {
+			return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
+		}
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
 	}
 	switch p.Type {

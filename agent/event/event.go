@@ -41,7 +41,6 @@ const (
 	ImageGCFailed       = "ImageGCFailed"
 	FreeDiskSpaceFailed = "FreeDiskSpaceFailed"
 	PullSecretMissing   = "FailedToRetrieveImagePullSecret"
-	DNSConfigForming    = "DNSConfigForming"
 	ResizeStarted       = "ResizeStarted"
 	ResizeCompleted     = "ResizeCompleted"
 	ResizeDeferred      = "ResizeDeferred"

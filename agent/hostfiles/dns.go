@@ -2,6 +2,7 @@ package hostfiles
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ const (
 	maxServers     = 3
 	maxSearches    = 32
 	maxSearchChars = 2048
+	// maxDomain is the longest domain name.
+	maxDomain = 253
 )
 
 // Resolver is what the node knows about name servers.
@@ -57,10 +60,15 @@ func ParseResolvConf(r io.Reader) (*runtimeapi.DNSConfig, error) {
 	return c, scanner.Err()
 }
 
+// Warning is what the user should know of a pod's resolver configuration: the
+// reason and the message of an event.
+type Warning struct{ Reason, Message string }
+
 // PodDNS returns the resolver configuration for the pod's dnsPolicy and
-// dnsConfig. truncated: entries beyond what a resolver reads were left out.
-func (r *Resolver) PodDNS(pod *v1.Pod) (config *runtimeapi.DNSConfig, truncated bool) {
-	config = &runtimeapi.DNSConfig{
+// dnsConfig, with what was left out because no resolver reads it.
+func (r *Resolver) PodDNS(pod *v1.Pod) (*runtimeapi.DNSConfig, []Warning) {
+	var warnings []Warning
+	config := &runtimeapi.DNSConfig{
 		Servers: slices.Clone(r.Host.GetServers()), Searches: slices.Clone(r.Host.GetSearches()), Options: slices.Clone(r.Host.GetOptions()),
 	}
 	policy := pod.Spec.DNSPolicy
@@ -76,26 +84,37 @@ func (r *Resolver) PodDNS(pod *v1.Pod) (config *runtimeapi.DNSConfig, truncated 
 			config.Searches = unique(append(own, config.Searches...))
 		}
 		config.Options = []string{"ndots:5"}
+	case cluster:
+		warnings = append(warnings, Warning{"MissingClusterDNS", fmt.Sprintf(
+			"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
+			fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID), v1.DNSClusterFirst, v1.DNSDefault)})
 	}
 	if extra := pod.Spec.DNSConfig; extra != nil {
 		config.Servers = unique(append(config.Servers, extra.Nameservers...))
 		config.Searches = unique(append(config.Searches, extra.Searches...))
 		config.Options = mergeOptions(config.Options, extra.Options)
 	}
-	return config, bound(config)
+	return config, append(warnings, bound(config)...)
 }
 
-func bound(c *runtimeapi.DNSConfig) (truncated bool) {
+// bound leaves out what resolvers do not read; some end the program instead.
+func bound(c *runtimeapi.DNSConfig) []Warning {
+	var warnings []Warning
 	if len(c.Servers) > maxServers {
-		c.Servers, truncated = c.Servers[:maxServers], true
+		c.Servers = c.Servers[:maxServers]
+		warnings = append(warnings, Warning{"DNSConfigForming",
+			"Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: " + strings.Join(c.Servers, " ")})
 	}
-	if len(c.Searches) > maxSearches {
-		c.Searches, truncated = c.Searches[:maxSearches], true
-	}
+	before := len(c.Searches)
+	c.Searches = slices.DeleteFunc(c.Searches[:min(before, maxSearches)], func(s string) bool { return len(s) > maxDomain })
 	for len(strings.Join(c.Searches, " ")) > maxSearchChars {
-		c.Searches, truncated = c.Searches[:len(c.Searches)-1], true
+		c.Searches = c.Searches[:len(c.Searches)-1]
 	}
-	return truncated
+	if len(c.Searches) < before {
+		warnings = append(warnings, Warning{"DNSConfigForming",
+			"Search Line limits were exceeded, some search paths have been omitted, the applied search line is: " + strings.Join(c.Searches, " ")})
+	}
+	return warnings
 }
 
 // mergeOptions lets the pod's options replace those of the same name.

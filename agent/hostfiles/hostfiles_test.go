@@ -1,6 +1,7 @@
 package hostfiles
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +64,58 @@ func TestPodDNS(t *testing.T) {
 			c, _ := r.PodDNS(pod)
 			if got := strings.Join(c.Servers, " ") + " | " + strings.Join(c.Searches, " ") + " | " + strings.Join(c.Options, " "); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestWhatNoResolverReadsIsLeftOutAndTold(t *testing.T) {
+	t.Parallel()
+	pod := &v1.Pod{}
+	pod.Name, pod.Namespace, pod.UID = "p", "ns", "u"
+	pod.Spec.DNSConfig = &v1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "1.1.1.2", "1.1.1.3"}, Searches: []string{strings.Repeat("a.", 127) + "b", "ok"}}
+	c, warnings := (&Resolver{ClusterDNS: []string{"10.96.0.10"}, ClusterDomain: "cluster.local"}).PodDNS(pod)
+	if len(c.Servers) != 3 || strings.Join(c.Searches, " ") != "ns.svc.cluster.local svc.cluster.local cluster.local ok" {
+		t.Errorf("config %v", c)
+	}
+	want := []Warning{
+		{"DNSConfigForming", "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 10.96.0.10 1.1.1.1 1.1.1.2"},
+		{"DNSConfigForming", "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: ns.svc.cluster.local svc.cluster.local cluster.local ok"},
+	}
+	if !slices.Equal(warnings, want) {
+		t.Errorf("warnings %q", warnings)
+	}
+	pod.Spec.DNSConfig = nil
+	c, warnings = (&Resolver{Host: &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}}}).PodDNS(pod)
+	if len(c.Servers) != 1 || c.Servers[0] != "192.0.2.53" || len(warnings) != 1 || warnings[0].Reason != "MissingClusterDNS" {
+		t.Errorf("without cluster DNS: %v, %q", c, warnings)
+	}
+}
+
+func TestTheKernelsHostname(t *testing.T) {
+	t.Parallel()
+	yes, override := true, strings.Repeat("a", 60)+".example.com"
+	for name, test := range map[string]struct {
+		spec      v1.PodSpec
+		want, err string
+	}{
+		"the pod's name":                 {v1.PodSpec{}, "web-0", ""},
+		"its own":                        {v1.PodSpec{Hostname: "db"}, "db", ""},
+		"a domain is not part of it":     {v1.PodSpec{Hostname: "db", Subdomain: "sets"}, "db", ""},
+		"unless asked for":               {v1.PodSpec{Hostname: "db", Subdomain: "sets", SetHostnameAsFQDN: &yes}, "db.sets.ns.svc.cluster.local", ""},
+		"without a domain there is none": {v1.PodSpec{Hostname: "db", SetHostnameAsFQDN: &yes}, "db", ""},
+		"an override wins, and is cut":   {v1.PodSpec{Hostname: "db", Subdomain: "sets", SetHostnameAsFQDN: nil, HostnameOverride: &override}, strings.Repeat("a", 60) + ".ex", ""},
+		"a full name that is too long": {v1.PodSpec{Hostname: strings.Repeat("d", 40), Subdomain: "sets", SetHostnameAsFQDN: &yes}, "",
+			"failed to construct FQDN from pod hostname and cluster domain, FQDN " + strings.Repeat("d", 40) + ".sets.ns.svc.cluster.local is too long (64 characters is the max, 66 characters requested)"},
+		"a wrong name": {v1.PodSpec{Hostname: "A_b"}, "", `pod Hostname "A_b" is not a valid DNS label: `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := &v1.Pod{Spec: test.spec}
+			pod.Name, pod.Namespace = "web-0", "ns"
+			got, err := KernelHostname(pod, "cluster.local")
+			if got != test.want || (err == nil) != (test.err == "") || err != nil && !strings.HasPrefix(err.Error(), test.err) {
+				t.Errorf("got %q, %v", got, err)
 			}
 		})
 	}

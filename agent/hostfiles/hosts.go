@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 const (
@@ -19,37 +20,61 @@ const maxHostname = 63
 // Hostname returns the pod's host name and its domain, which is empty unless
 // the pod has a subdomain.
 func Hostname(pod *v1.Pod, clusterDomain string) (hostname, domain string) {
+	if override := pod.Spec.HostnameOverride; override != nil {
+		return cut(*override), ""
+	}
 	hostname = pod.Spec.Hostname
 	if hostname == "" {
 		hostname = pod.Name
-		if len(hostname) > maxHostname {
-			hostname = strings.TrimRight(hostname[:maxHostname], "-.")
-		}
-	}
-	if pod.Spec.HostnameOverride != nil {
-		return *pod.Spec.HostnameOverride, ""
 	}
 	if pod.Spec.Subdomain != "" {
 		domain = fmt.Sprintf("%s.%s.svc.%s", pod.Spec.Subdomain, pod.Namespace, clusterDomain)
 	}
-	return hostname, domain
+	return cut(hostname), domain
+}
+
+// cut makes a name fit the kernel; no name ends in a dash or a dot.
+func cut(name string) string {
+	if len(name) <= maxHostname {
+		return name
+	}
+	return strings.TrimRight(name[:maxHostname], "-.")
+}
+
+// checkNames refuses names the API would have refused; static pods come past it.
+func checkNames(pod *v1.Pod) error {
+	if name := pod.Spec.HostnameOverride; name != nil {
+		if wrong := validation.IsDNS1123Subdomain(*name); len(wrong) > 0 {
+			return fmt.Errorf("pod HostnameOverride %q is not a valid DNS subdomain: %s", *name, strings.Join(wrong, ";"))
+		}
+		return nil
+	}
+	for _, part := range []struct{ field, value string }{{"Hostname", pod.Spec.Hostname}, {"Subdomain", pod.Spec.Subdomain}} {
+		if part.value == "" {
+			continue
+		}
+		if wrong := validation.IsDNS1123Label(part.value); len(wrong) > 0 {
+			return fmt.Errorf("pod %s %q is not a valid DNS label: %s", part.field, part.value, strings.Join(wrong, ";"))
+		}
+	}
+	return nil
 }
 
 // KernelHostname is what the kernel is told: the short name, or the full one
 // when setHostnameAsFQDN asks for it.
 func KernelHostname(pod *v1.Pod, clusterDomain string) (string, error) {
+	if err := checkNames(pod); err != nil {
+		return "", err
+	}
 	hostname, domain := Hostname(pod, clusterDomain)
-	if pod.Spec.HostnameOverride != nil {
+	if domain == "" || pod.Spec.SetHostnameAsFQDN == nil || !*pod.Spec.SetHostnameAsFQDN {
 		return hostname, nil
 	}
-	if pod.Spec.SetHostnameAsFQDN != nil && *pod.Spec.SetHostnameAsFQDN && domain != "" {
-		full := hostname + "." + domain
-		if len(full) > maxHostname+1 {
-			return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", full, maxHostname+1, len(full))
-		}
-		return full, nil
+	full := hostname + "." + domain
+	if len(full) > maxHostname+1 {
+		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", full, maxHostname+1, len(full))
 	}
-	return hostname, nil
+	return full, nil
 }
 
 // Hosts is the content of /etc/hosts in a pod with a network of its own.

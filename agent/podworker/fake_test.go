@@ -393,7 +393,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 			Status: w.status, Node: fakeNode{}, Events: w.events, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
 			Allocations: allocations, ContainerLogsDir: dir, HostsFile: "/etc/hosts",
 			CRI: &criconfig.Node{
-				PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", Resolver: &hostfiles.Resolver{},
+				PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", Resolver: &hostfiles.Resolver{ClusterDNS: []string{"10.96.0.10"}},
 				CgroupParent: func(types.UID, v1.PodQOSClass) string { return "/kubepods" },
 			},
 		})

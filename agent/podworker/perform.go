@@ -160,6 +160,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, p *plan.Plan) (
 	if err != nil {
 		return fail(event.FailedSandbox, "Failed to create pod sandbox: %v", err)
 	}
+	for _, warning := range w.CRI.DNSWarnings(pod) {
+		w.Events.Eventf(event.Pod(pod), v1.EventTypeWarning, warning.Reason, "%s", warning.Message)
+	}
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
 		return fail(event.FailedSandbox, "Failed to create pod sandbox: %v", fmt.Errorf("make the pod's log directory: %w", err))
 	}

@@ -67,6 +67,11 @@ type Agent struct {
 	// ClusterCIDR is the range of all pods: traffic to it is not masqueraded.
 	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods"`
 
+	// AllowedUnsafeSysctls are kernel settings pods may make besides the safe ones; a trailing * is a pattern.
+	AllowedUnsafeSysctls []string `yaml:"allowedUnsafeSysctls" help:"kernel settings pods may make besides the safe ones; a trailing * is a pattern"`
+	// SeccompDefault gives containers without a seccomp profile the runtime's default one.
+	SeccompDefault bool `yaml:"seccompDefault" help:"give containers without a seccomp profile the default one"`
+
 	MaxPods  int    `yaml:"maxPods" help:"how many pods may run here"`
 	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
 }
@@ -140,6 +145,9 @@ func (c *Agent) Validate() field.ErrorList {
 	}
 	_, clusterErrs := requirePrefix("clusterCIDR", c.ClusterCIDR)
 	errs = append(errs, clusterErrs...)
+	for i, s := range c.AllowedUnsafeSysctls {
+		errs = append(errs, requireSysctl(fmt.Sprintf("allowedUnsafeSysctls[%d]", i), s)...)
+	}
 	if c.MaxPods < 1 {
 		errs = append(errs, field.Invalid(field.NewPath("maxPods"), c.MaxPods, "must be at least 1"))
 	}

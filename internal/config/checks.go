@@ -5,12 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/component-helpers/node/util/sysctl"
 )
 
 // path turns "dns.upstreams[0]" into a field path.
@@ -90,4 +92,17 @@ func requireOneOf(name, value string, allowed ...string) field.ErrorList {
 
 func requireLogLevel(value string) field.ErrorList {
 	return requireOneOf("logLevel", value, "debug", "info", "warn", "error")
+}
+
+// sysctlPattern is a name whose parts are separated by dots or slashes; the last may end in *.
+var sysctlPattern = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*([a-z0-9][-_a-z0-9]*)?[a-z0-9*]$`)
+
+func requireSysctl(name, value string) field.ErrorList {
+	if len(value) > 253 || !sysctlPattern.MatchString(value) {
+		return field.ErrorList{field.Invalid(field.NewPath(name), value, "must be the name of a sysctl, or the beginning of names followed by *")}
+	}
+	if namespace, _, _ := sysctl.GetNamespace(value); namespace == sysctl.UnknownNamespace {
+		return field.ErrorList{field.Invalid(field.NewPath(name), value, "is not known to be namespaced: a pod that set it would set it for the whole node")}
+	}
+	return nil
 }

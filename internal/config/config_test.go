@@ -64,6 +64,8 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 		"a bad driver by flag":                   {args: []string{"--cgroup-driver=crun"}, want: []string{"cgroupDriver", "\"systemd\""}},
 		"a control address without a port":       {args: []string{"--control-addresses=host1"}, want: []string{"controlAddresses[0]", "host:port"}},
 		"a node name that is no DNS name":        {args: []string{"--node-name=Host_1"}, want: []string{"nodeName"}},
+		"a sysctl of the whole node":             {args: []string{"--allowed-unsafe-sysctls=vm.swappiness"}, want: []string{"allowedUnsafeSysctls[0]", "namespaced"}},
+		"a sysctl that is none":                  {args: []string{"--allowed-unsafe-sysctls=net.*.x"}, want: []string{"allowedUnsafeSysctls[0]", "sysctl"}},
 		"a link name longer than the kernel has": {args: []string{"--bridge=averyveryverylongname"}, want: []string{"bridge", "15"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,8 +25,7 @@ func Inspect(unified bool, seccompRoot string) (Machine, error) {
 		score, _ := strconv.Atoi(strings.TrimSpace(string(own)))
 		m.OOMScoreFloor = pointer(min(score, 0))
 	}
-	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	m.AppArmor = strings.HasPrefix(string(enabled), "Y")
+	m.AppArmor = AppArmor()
 	if unified {
 		m.Swap = anyExists(cgroupMount + "/*/memory.swap.max")
 		controllers, _ := os.ReadFile(filepath.Join(cgroupMount, "cgroup.controllers"))
@@ -36,6 +35,12 @@ func Inspect(unified bool, seccompRoot string) (Machine, error) {
 		m.Hugetlb = anyExists(cgroupMount + "/hugetlb/cgroup.procs")
 	}
 	return m, nil
+}
+
+// AppArmor reports whether the kernel enforces profiles.
+func AppArmor() bool {
+	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return strings.HasPrefix(string(enabled), "Y")
 }
 
 func anyExists(pattern string) bool {
