@@ -40,6 +40,7 @@ import (
 	"github.com/skiff-run/skiff/agent/probe"
 	"github.com/skiff-run/skiff/agent/server"
 	"github.com/skiff-run/skiff/agent/statuswriter"
+	"github.com/skiff-run/skiff/agent/usage"
 	"github.com/skiff-run/skiff/agent/volume"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/runtime/spec"
@@ -53,6 +54,7 @@ type Runtime interface {
 	server.Runtime
 	hook.Executor
 	node.Runtime
+	usage.Runtime
 	Events() <-chan *runtimeapi.ContainerEventResponse
 }
 
@@ -60,6 +62,8 @@ type Runtime interface {
 type Host interface {
 	podworker.Cgroups
 	housekeeping.Cgroups
+	// Usage tells what groups of pods and the machine use.
+	Usage() usage.Cgroups
 	// CgroupParent names a pod's cgroup for the runtime.
 	CgroupParent(uid types.UID, class v1.PodQOSClass) string
 	// SetupCgroups makes the tree of all pods' cgroups.
@@ -172,7 +176,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		Runtime: a.Runtime, Pods: pool, Volumes: volumes, Cgroups: a.Host, PodLogsDir: a.Settings.PodLogsDir, ContainerLogsDir: a.Settings.ContainerLogsDir, Logger: a.Logger,
 	}
 
+	used := usage.New(usage.Config{
+		NodeName: a.NodeName, RootDir: a.Settings.RootDir, Runtime: a.Runtime, Cgroups: a.Host.Usage(), Pods: pool, Volumes: volumes, Logger: a.Logger,
+	})
+
 	background(nodes.Run)
+	background(used.Run)
 	background(peers.Run)
 	background(services.Run)
 	background(routes.run)
@@ -202,7 +211,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	})
-	group.Go(func() error { return a.serve(ctx, pool) })
+	group.Go(func() error { return a.serve(ctx, pool, used) })
 	err = group.Wait()
 	pool.Wait()
 	probes.Wait()
@@ -230,7 +239,7 @@ func (a *Agent) followRuntime(ctx context.Context, pool *podworker.Pool) {
 }
 
 // serve runs the HTTPS endpoint.
-func (a *Agent) serve(ctx context.Context, pool *podworker.Pool) error {
+func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Collector) error {
 	reviews := a.Reviews
 	if reviews == nil {
 		reviews = a.Client
@@ -247,7 +256,7 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool) error {
 	}
 	s := server.New(server.Config{
 		NodeName: a.NodeName, Address: net.JoinHostPort("", strconv.Itoa(a.Settings.Port)), Certificate: certificate, Authenticator: authn, Authorizer: authz,
-		ClientTLS: clientTLS, Runtime: a.Runtime, Pods: pool, RootDir: a.Settings.RootDir, Metrics: metrics(pool), Logger: a.Logger,
+		ClientTLS: clientTLS, Runtime: a.Runtime, Pods: pool, Usage: used, Metrics: metrics(pool), Logger: a.Logger,
 	})
 	return s.Run(ctx, func(address net.Addr) {
 		a.Logger.Info("agent serves", "node", a.NodeName, "address", address.String())

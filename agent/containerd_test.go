@@ -92,7 +92,7 @@ func busybox(t *testing.T) imagev1.Image {
 		add(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(&tar.Header{Name: "bin/busybox", Mode: 0o755}, program)
-	for _, applet := range strings.Fields("sh sleep cat echo ls id hostname env test true false touch") {
+	for _, applet := range strings.Fields("sh sleep cat echo ls id hostname env test true false touch head") {
 		add(&tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	add(&tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/:/bin/sh\n"))

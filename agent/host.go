@@ -16,6 +16,7 @@ import (
 
 	"github.com/skiff-run/skiff/agent/node"
 	"github.com/skiff-run/skiff/agent/resources"
+	"github.com/skiff-run/skiff/agent/usage"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/runtime"
 	"github.com/skiff-run/skiff/runtime/cgroup"
@@ -144,6 +145,9 @@ func (m Machine) Pods() ([]types.UID, error) {
 	}
 	return uids, err
 }
+
+// Usage tells what groups of pods and the machine use.
+func (m Machine) Usage() usage.Cgroups { return m.Runtime.Cgroups() }
 
 // SetPodCIDRs sets the ranges this node's pods get addresses from.
 func (m Machine) SetPodCIDRs(ctx context.Context, ranges []netip.Prefix) error {

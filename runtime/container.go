@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/skiff-run/skiff/runtime/cgroup"
 	"github.com/skiff-run/skiff/runtime/logs"
 	"github.com/skiff-run/skiff/runtime/spec"
 )
@@ -70,7 +71,8 @@ type container struct {
 	pump    *logs.Pump
 	mounts  []mount.Mount // of its root file system; known to the process that made it
 	exited  chan struct{} // closed when state is CONTAINER_EXITED
-	sample  sample
+	layer   Layer
+	cpu     cgroup.CPURate
 	stdin   stdin
 }
 

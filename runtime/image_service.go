@@ -80,3 +80,5 @@ func criImage(i *images.Image) *runtimeapi.Image {
 	}
 	return image
 }
+
+func count(n uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: n} }

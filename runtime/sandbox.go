@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/skiff-run/skiff/runtime/cgroup"
 	"github.com/skiff-run/skiff/runtime/namespace"
 	"github.com/skiff-run/skiff/runtime/network"
 )
@@ -43,6 +44,8 @@ type sandbox struct {
 	mu      sync.Mutex // guards what follows
 	ready   bool
 	initPID uint32 // of the process that holds a shared PID namespace
+
+	cpu cgroup.CPURate
 }
 
 // sandboxRecord is what the file says.

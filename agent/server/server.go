@@ -24,10 +24,7 @@ import (
 type Runtime interface {
 	streaming.Runtime
 	ContainerStatus(ctx context.Context, containerID string, verbose bool) (*runtimeapi.ContainerStatusResponse, error)
-	ListContainerStats(ctx context.Context, filter *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.ContainerStats, error)
-	ListContainers(ctx context.Context, filter *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error)
 	ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error)
-	ImageFsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoResponse, error)
 }
 
 // Pods are the pods of this node with their newest status.
@@ -47,7 +44,7 @@ type Config struct {
 	ClientTLS func(*tls.Config)
 	Runtime   Runtime
 	Pods      Pods
-	RootDir   string
+	Usage     Usage
 	// Metrics is served at /metrics.
 	Metrics http.Handler
 	Logger  *slog.Logger
@@ -114,6 +111,10 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /runningpods", s.runningPods)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.containerLogs)
 	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.HandleFunc("GET /stats/summary/{$}", s.summary)
+	mux.HandleFunc("GET /metrics/usage", s.top)
+	mux.HandleFunc("GET /metrics/resource", scrape(s.Usage.Resource, s.Logger))
+	mux.HandleFunc("GET /metrics/cadvisor", scrape(s.Usage.CAdvisor, s.Logger))
 	mux.Handle("GET /metrics", s.Metrics)
 	for _, pattern := range []string{"/{namespace}/{pod}/{container}", "/{namespace}/{pod}/{uid}/{container}"} {
 		mux.HandleFunc("/exec"+pattern, s.exec)

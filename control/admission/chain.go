@@ -45,6 +45,7 @@ func Chain(c Config) (admission.Interface, error) {
 		newPriority(c),
 		newDefaultIngressClass(c),
 		defaultTolerations{on(admission.Create, admission.Update)},
+		newRuntimeClass(c),
 		security,
 		newPodResize(c),
 		certificateApproval{on(admission.Update), c.Authorizer},

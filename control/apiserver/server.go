@@ -33,7 +33,9 @@ import (
 	"github.com/skiff-run/skiff/control/registry/core"
 	"github.com/skiff-run/skiff/control/registry/discovery"
 	"github.com/skiff-run/skiff/control/registry/events"
+	"github.com/skiff-run/skiff/control/registry/metrics"
 	"github.com/skiff-run/skiff/control/registry/networking"
+	"github.com/skiff-run/skiff/control/registry/node"
 	"github.com/skiff-run/skiff/control/registry/rbac"
 	"github.com/skiff-run/skiff/control/registry/scheduling"
 	"github.com/skiff-run/skiff/control/registry/scheme"
@@ -230,10 +232,13 @@ func build(deps *registry.Dependencies) ([]registry.Group, error) {
 	}
 	groups := []registry.Group{first}
 	for _, make := range []func(*registry.Dependencies) (registry.Group, error){
-		apps.Group, coordination.Group, discovery.Group, networking.Group, rbac.Group, scheduling.Group, authentication.Group, authorization.Group, certificates.Group,
+		apps.Group, coordination.Group, discovery.Group, networking.Group, node.Group, rbac.Group, scheduling.Group, authentication.Group, authorization.Group, certificates.Group,
 		storageregistry.Group,
 		func(deps *registry.Dependencies) (registry.Group, error) {
 			return events.Group(deps, first.Versions["v1"]["events"])
+		},
+		func(deps *registry.Dependencies) (registry.Group, error) {
+			return metrics.Group(deps, first.Versions["v1"])
 		},
 	} {
 		group, err := make(deps)

@@ -60,7 +60,10 @@ func (f *Flags) add(prefix string, structure reflect.Value) {
 			flag := f.set.StringToString(name, *v, help)
 			f.apply[name] = func() error { *v = *flag; return nil }
 		default:
-			f.add(name+"-", value)
+			// Lists and maps of structures are for the file alone.
+			if value.Kind() == reflect.Struct {
+				f.add(name+"-", value)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"math"
+	"sort"
 	"strconv"
 )
 
@@ -107,3 +108,11 @@ func Weight(shares uint64) uint64 {
 	l := math.Log2(float64(shares))
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34.0)))
 }
+
+// sharesOf are the most shares that Weight makes this weight of.
+func sharesOf(weight uint64) uint64 {
+	return minShares + uint64(sort.Search(maxShares-minShares, func(i int) bool { return Weight(minShares+uint64(i)+1) > weight }))
+}
+
+// minShares and maxShares are the kernel's bounds.
+const minShares, maxShares = 2, 262144

@@ -26,6 +26,8 @@ type tree interface {
 	// removeEmpty removes dir where nothing is in it.
 	removeEmpty(dir string)
 	stats(dir string) (Stats, error)
+	detail(dir string) (Detail, error)
+	cpuTime(dir string) (uint64, error)
 	oomKills(dir string) (uint64, error)
 }
 

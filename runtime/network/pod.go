@@ -235,7 +235,8 @@ func (n *Network) removePorts(bridge int, keep map[string]bool) error {
 
 // Traffic is what a pod has received and sent.
 type Traffic struct {
-	RxBytes, RxErrors, TxBytes, TxErrors uint64
+	RxBytes, RxPackets, RxErrors, RxDropped uint64
+	TxBytes, TxPackets, TxErrors, TxDropped uint64
 }
 
 // PodTraffic reads the counters of a pod's link, as the pod sees them.
@@ -249,5 +250,8 @@ func (n *Network) PodTraffic(id string) (Traffic, error) {
 		return Traffic{}, nil
 	}
 	// What our end sent, the pod received.
-	return Traffic{RxBytes: s.TxBytes, RxErrors: s.TxErrors, TxBytes: s.RxBytes, TxErrors: s.RxErrors}, nil
+	return Traffic{
+		RxBytes: s.TxBytes, RxPackets: s.TxPackets, RxErrors: s.TxErrors, RxDropped: s.TxDropped,
+		TxBytes: s.RxBytes, TxPackets: s.RxPackets, TxErrors: s.RxErrors, TxDropped: s.RxDropped,
+	}, nil
 }

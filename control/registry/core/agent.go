@@ -55,21 +55,33 @@ func (a *agents) of(ctx context.Context, nodeName string) (agent, error) {
 	if err != nil {
 		return agent{}, err
 	}
-	port := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port)
-	if port <= 0 {
-		port = a.port
+	host, port, err := agentOf(node, a.port)
+	if err != nil {
+		return agent{}, err
+	}
+	return agent{host: host, port: port, webSockets: slices.Contains(node.Status.DeclaredFeatures, webSocketFeature)}, nil
+}
+
+// agentOf is where the agent of a node listens; port is that of agents whose node names none.
+func agentOf(node *corev1.Node, port int) (host, portText string, err error) {
+	if own := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port); own > 0 {
+		port = own
 	}
 	for _, kind := range agentAddresses {
 		for _, address := range node.Status.Addresses {
 			if address.Type == kind && address.Address != "" {
-				return agent{
-					host: address.Address, port: strconv.Itoa(port),
-					webSockets: slices.Contains(node.Status.DeclaredFeatures, webSocketFeature),
-				}, nil
+				return address.Address, strconv.Itoa(port), nil
 			}
 		}
 	}
-	return agent{}, errors.NewInternalError(fmt.Errorf("no preferred addresses found; known addresses: %v", node.Status.Addresses))
+	return "", "", errors.NewInternalError(fmt.Errorf("no preferred addresses found; known addresses: %v", node.Status.Addresses))
+}
+
+// AgentAddress is where the agent of a node listens, as host:port; port is that
+// of agents whose node names none.
+func AgentAddress(node *corev1.Node, port int) (string, error) {
+	host, number, err := agentOf(node, port)
+	return net.JoinHostPort(host, number), err
 }
 
 func (a agent) address() string { return net.JoinHostPort(a.host, a.port) }

@@ -43,7 +43,18 @@ func people() []rbacv1.ClusterRole {
 			on(read+" "+write, "rbac", "roles rolebindings")),
 		aggregated("system:aggregate-to-edit", toEdit, editRules()...),
 		aggregated("system:aggregate-to-view", toView, viewRules()...),
+		metricsReader(),
 	}
+}
+
+// metricsReader lets whoever may look at pods see what they use, as the role that
+// comes with metrics-server does.
+func metricsReader() rbacv1.ClusterRole {
+	role := clusterRole("system:aggregated-metrics-reader", on(read, "metrics", "pods nodes"))
+	for _, label := range []string{toAdmin, toEdit, toView} {
+		role.Labels[label] = "true"
+	}
+	return role
 }
 
 func editRules() []rbacv1.PolicyRule {

@@ -15,6 +15,13 @@ func (v *validator) resources(r *corev1.ResourceRequirements, path *field.Path) 
 	v.requirements(r, v.containerResourceName, path)
 }
 
+// ValidateOverhead checks what a runtime takes for itself beside a pod's containers.
+func ValidateOverhead(overhead corev1.ResourceList, path *field.Path) field.ErrorList {
+	v := validator{spec: &corev1.PodSpec{}}
+	v.resources(&corev1.ResourceRequirements{Limits: overhead}, path)
+	return v.list
+}
+
 // requirements checks requests and limits of container or pod, which differ in the names allowed.
 func (v *validator) requirements(r *corev1.ResourceRequirements, checkName func(corev1.ResourceName, *field.Path), path *field.Path) {
 	limits, requests := path.Child("limits"), path.Child("requests")

@@ -20,6 +20,13 @@ func (f *findings) tolerations(tolerations []corev1.Toleration, path *field.Path
 	}
 }
 
+// ValidateTolerations checks tolerations that stand outside of a pod.
+func ValidateTolerations(tolerations []corev1.Toleration, path *field.Path) field.ErrorList {
+	var f findings
+	f.tolerations(tolerations, path)
+	return f.list
+}
+
 func (f *findings) toleration(t *corev1.Toleration, path *field.Path) {
 	if t.Key != "" {
 		f.add(metavalidation.ValidateLabelName(t.Key, path.Child("key"))...)

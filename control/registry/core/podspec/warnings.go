@@ -65,8 +65,8 @@ func (w *warner) annotation(key, text string) {
 	w.add(w.root.Child("metadata", "annotations").Key(key), "%s", text)
 }
 
-// deprecatedNodeLabel says what took the place of a node label, or that nothing did.
-func deprecatedNodeLabel(key string) (string, bool) {
+// DeprecatedNodeLabel says what took the place of a node label, or that nothing did.
+func DeprecatedNodeLabel(key string) (string, bool) {
 	switch key {
 	case "beta.kubernetes.io/arch":
 		return `deprecated since v1.14; use "kubernetes.io/arch" instead`, true
@@ -91,7 +91,7 @@ func deprecatedNodeLabel(key string) (string, bool) {
 
 func (w *warner) placement() {
 	for _, key := range sortedKeys(w.spec.NodeSelector) {
-		if text, deprecated := deprecatedNodeLabel(key); deprecated {
+		if text, deprecated := DeprecatedNodeLabel(key); deprecated {
 			w.add(w.path.Child("nodeSelector").Key(key), "%s", text)
 		}
 	}
@@ -106,7 +106,7 @@ func (w *warner) placement() {
 	}
 	for i, constraint := range w.spec.TopologySpreadConstraints {
 		at := w.path.Child("topologySpreadConstraints").Index(i)
-		if text, deprecated := deprecatedNodeLabel(constraint.TopologyKey); deprecated {
+		if text, deprecated := DeprecatedNodeLabel(constraint.TopologyKey); deprecated {
 			w.add(at.Child("topologyKey"), "%s is %s", constraint.TopologyKey, text)
 		}
 		w.nullSelector(constraint.LabelSelector, at)
@@ -116,7 +116,7 @@ func (w *warner) placement() {
 func (w *warner) nodeTerm(term *corev1.NodeSelectorTerm, checkValues bool, path *field.Path) {
 	for i, expression := range term.MatchExpressions {
 		at := path.Child("matchExpressions").Index(i)
-		if text, deprecated := deprecatedNodeLabel(expression.Key); deprecated {
+		if text, deprecated := DeprecatedNodeLabel(expression.Key); deprecated {
 			w.add(at.Child("key"), "%s is %s", expression.Key, text)
 		}
 		if !checkValues {
