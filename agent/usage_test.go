@@ -73,7 +73,10 @@ func TestWhatAPodUsesIsWhatItsCgroupSays(t *testing.T) {
 			{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
 		},
 	}})
-	testenv.Eventually(t, 30*time.Second, func() bool { code, body := m.get("/containerLogs/default/busy/burn"); return code == 200 && body == "ready\n" }, "the pod holds its memory")
+	testenv.Eventually(t, 30*time.Second, func() bool {
+		code, body := m.get("/containerLogs/default/busy/burn")
+		return code == 200 && body == "ready\n"
+	}, "the pod holds its memory")
 
 	t.Run("the figures behind kubectl top", func(t *testing.T) {
 		var top usage.Top

@@ -154,4 +154,3 @@ func (r *Runtime) SampleCPU(now time.Time) {
 		}
 	}
 }
-
