@@ -32,7 +32,6 @@ import (
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/nftables"
-	"github.com/skiff-run/skiff/proxy/table"
 )
 
 // host is a network namespace that plays a node, or a pod behind it.
@@ -442,40 +441,6 @@ func TestADryRunChangesNothing(t *testing.T) {
 		return p.Once(t.Context())
 	})
 	n.pods[1].eventually(t, "tcp", "10.96.0.5:80", "pod0")
-}
-
-func TestCleanupRemovesOurRulesAndNothingElse(t *testing.T) {
-	t.Parallel()
-	testenv.RequireRoot(t)
-	testenv.RequireProgram(t, "nft")
-	h := newHost(t)
-	h.must(func() error {
-		backend, err := nftables.New(nftables.Options{})
-		if err != nil {
-			return err
-		}
-		if err := nft("add table ip theirs"); err != nil {
-			return err
-		}
-		before, err := nftList()
-		if err != nil {
-			return err
-		}
-		if err := backend.Sync(t.Context(), &table.Table{}); err != nil {
-			return err
-		}
-		if during, err := nftList(); err != nil || during == before {
-			return fmt.Errorf("nothing was programmed: %v", err)
-		}
-		if err := errors.Join(nftables.Cleanup(t.Context()), nftables.Cleanup(t.Context()), dns.Cleanup()); err != nil {
-			return err
-		}
-		after, err := nftList()
-		if err == nil && after != before {
-			err = fmt.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
-		}
-		return err
-	})
 }
 
 func TestDNSAnswersOnItsServiceAddress(t *testing.T) {

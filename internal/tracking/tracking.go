@@ -16,7 +16,6 @@ package tracking
 import (
 	"context"
 	"fmt"
-	"os/exec"
 
 	"sigs.k8s.io/knftables"
 )
@@ -29,6 +28,9 @@ const TableName = "skiff-tracking"
 func On(ctx context.Context) error {
 	nft, err := knftables.New(knftables.InetFamily, TableName)
 	if err != nil {
+		if found, failed := iptablesOn(); found {
+			return failed
+		}
 		return fmt.Errorf("use nftables: %w; it needs the program nft (apt-get install nftables) and root", err)
 	}
 	tx := nft.NewTransaction()
@@ -47,12 +49,12 @@ func On(ctx context.Context) error {
 
 // Off removes what On made. It may be repeated.
 func Off(ctx context.Context) error {
-	if _, err := exec.LookPath("nft"); err != nil {
-		return nil // without the program no table of ours was ever made
+	if err := iptablesOff(); err != nil {
+		return err
 	}
 	nft, err := knftables.New(knftables.InetFamily, TableName)
 	if err != nil {
-		return fmt.Errorf("use nftables: %w; it needs the program nft (apt-get install nftables) and root", err)
+		return nil // without nftables no table of ours was ever made
 	}
 	tx := nft.NewTransaction()
 	// Adding first makes the deletion succeed when there is nothing.

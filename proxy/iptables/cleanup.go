@@ -21,8 +21,12 @@ func Cleanup(ctx context.Context) error {
 				continue
 			}
 			p.variant = variant
+			guarded := p.guardsLocalnet(ctx)
 			if err := p.cleanup(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", p.iptables, err))
+			} else if guarded {
+				// What the rule guarded must not stay open without it.
+				errs = append(errs, setRouteLocalnet("0"))
 			}
 		}
 	}
@@ -35,4 +39,10 @@ func compareChains(a, b chainKey) int {
 
 func compareJumps(a, b jumpKey) int {
 	return cmp.Or(cmp.Compare(a.table, b.table), cmp.Compare(a.from, b.from), cmp.Compare(a.rule, b.rule))
+}
+
+// guardsLocalnet says whether routeLocalnet was called.
+func (p *program) guardsLocalnet(ctx context.Context) bool {
+	found := &inventory{rules: map[chainKey]int{}, jumps: map[jumpKey]int{}}
+	return p.read(ctx, found, filter, everything) == nil && found.rules[chainKey{filter, localnetChain}] > 0
 }

@@ -164,15 +164,18 @@ func wrapLocked(err error) error {
 	return err
 }
 
-const localnetSetting = "/proc/sys/net/ipv4/conf/all/route_localnet"
-
 // routeLocalnet lets packets from 127.0.0.1 leave for an endpoint.
 func routeLocalnet() error {
-	if now, err := os.ReadFile(localnetSetting); err == nil && strings.TrimSpace(string(now)) == "1" {
-		return nil
-	}
-	if err := os.WriteFile(localnetSetting, []byte("1"), 0o600); err != nil {
+	if err := setRouteLocalnet("1"); err != nil {
 		return fmt.Errorf("serve node ports on 127.0.0.1: %w; or set iptables.localhostNodePorts to false", err)
 	}
 	return nil
+}
+
+func setRouteLocalnet(value string) error {
+	const setting = "/proc/sys/net/ipv4/conf/all/route_localnet"
+	if now, err := os.ReadFile(setting); err == nil && strings.TrimSpace(string(now)) == value {
+		return nil
+	}
+	return os.WriteFile(setting, []byte(value), 0o600)
 }
