@@ -44,6 +44,12 @@ func (n *nodeRestriction) Validate(_ context.Context, a admission.Attributes, _ 
 		return n.token(name, a)
 	case schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}:
 		return n.lease(name, a)
+	case schema.GroupResource{Resource: "persistentvolumeclaims"}:
+		return claimStatus(name, a)
+	case schema.GroupResource{Resource: "persistentvolumes"}:
+		return ownVolume(name, a)
+	case schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"}:
+		return csiNode(name, a)
 	case schema.GroupResource{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}:
 		return nodeRequest(name, a)
 	}

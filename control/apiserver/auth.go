@@ -183,6 +183,10 @@ func newAuthorizer(factory informers.SharedInformerFactory) (authorizer.Authoriz
 	}}); err != nil {
 		return nil, nil, fmt.Errorf("index pods by node: %w", err)
 	}
+	volumes, err := nodeVolumes(factory)
+	if err != nil {
+		return nil, nil, err
+	}
 	podsOf := func(name string) []*corev1.Pod {
 		found, err := pods.GetIndexer().ByIndex(byNode, name)
 		if err != nil {
@@ -209,7 +213,7 @@ func newAuthorizer(factory informers.SharedInformerFactory) (authorizer.Authoriz
 	}
 	all, err := authorizerunion.New(
 		authorizerunion.NamedAuthorizer{AuthorizerName: "privileged", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
-		authorizerunion.NamedAuthorizer{AuthorizerName: "node", Authorizer: node.New(podsOf, nodeRules, rbac.RulesAllow)},
+		authorizerunion.NamedAuthorizer{AuthorizerName: "node", Authorizer: node.New(podsOf, volumes, nodeRules, rbac.RulesAllow)},
 		authorizerunion.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: roles},
 	)
 	if err != nil {

@@ -44,7 +44,7 @@ func (s *Server) ensureAll(ctx context.Context) error {
 	for _, ensure := range []func(context.Context) error{
 		s.ensureNamespaces,
 		func(ctx context.Context) error { return bootstrap.Reconcile(ctx, s.client) },
-		s.ensurePriorityClasses, s.ensureKubernetesService, s.ensureDNSService, s.waitForRoles,
+		s.ensurePriorityClasses, s.ensureStorageClass, s.ensureKubernetesService, s.ensureDNSService, s.waitForRoles,
 	} {
 		if err := ensure(ctx); err != nil {
 			return err

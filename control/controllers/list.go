@@ -13,16 +13,20 @@ import (
 	"github.com/skiff-run/skiff/control/controllers/endpoints"
 	"github.com/skiff-run/skiff/control/controllers/endpointslice"
 	"github.com/skiff-run/skiff/control/controllers/endpointslicemirroring"
+	"github.com/skiff-run/skiff/control/controllers/ephemeralvolume"
 	"github.com/skiff-run/skiff/control/controllers/garbagecollector"
+	"github.com/skiff-run/skiff/control/controllers/localpath"
 	"github.com/skiff-run/skiff/control/controllers/namespace"
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
 	"github.com/skiff-run/skiff/control/controllers/nodelifecycle"
+	"github.com/skiff-run/skiff/control/controllers/persistentvolume"
 	"github.com/skiff-run/skiff/control/controllers/podgc"
 	"github.com/skiff-run/skiff/control/controllers/replicaset"
 	"github.com/skiff-run/skiff/control/controllers/rootca"
 	"github.com/skiff-run/skiff/control/controllers/serviceaccount"
 	"github.com/skiff-run/skiff/control/controllers/tainteviction"
 	"github.com/skiff-run/skiff/control/controllers/tokencleaner"
+	"github.com/skiff-run/skiff/control/controllers/volumeprotection"
 )
 
 // entry is a controller in the list: its name, the service account it acts as
@@ -105,6 +109,21 @@ var all = []entry{
 	})},
 	{"csrcleaner", "certificate-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		return csrcleaner.New(client, p.Informers, p.Logger), nil
+	})},
+	{"persistentvolume-binder", "persistent-volume-binder", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return persistentvolume.New(client, p.Informers, p.Logger)
+	})},
+	{"persistentvolumeclaim-protection", "pvc-protection-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return volumeprotection.NewClaims(client, p.Informers, p.Logger)
+	})},
+	{"persistentvolume-protection", "pv-protection-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return volumeprotection.NewVolumes(client, p.Informers, p.Logger), nil
+	})},
+	{"ephemeral-volume", "ephemeral-volume-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return ephemeralvolume.New(client, p.Informers, p.Logger)
+	})},
+	{"localpath", "local-path-provisioner", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return localpath.New(client, p.Informers, p.Logger), nil
 	})},
 }
 

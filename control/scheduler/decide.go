@@ -22,8 +22,8 @@ type decider struct {
 	start   int
 }
 
-func newDecider(defaultSelector func(*corev1.Pod) labels.Selector) *decider {
-	return &decider{filters: plugins.Filters(), scores: plugins.Scores(defaultSelector)}
+func newDecider(defaultSelector func(*corev1.Pod) labels.Selector, volumes *plugins.Volumes) *decider {
+	return &decider{filters: plugins.Filters(volumes), scores: plugins.Scores(defaultSelector)}
 }
 
 // preparedCheck is a filter made ready for one pod.
@@ -161,12 +161,18 @@ func (w *diagnosis) message(preemption string) string {
 // unschedulable, 2 Insufficient cpu."
 func histogram(nodes int, rejections map[string]*framework.Rejection) string {
 	counts := map[string]int{}
+	var parts []string
 	for _, rejection := range rejections {
 		for _, reason := range rejection.Reasons {
+			if rejection.Everywhere {
+				if !slices.Contains(parts, reason) {
+					parts = append(parts, reason)
+				}
+				continue
+			}
 			counts[reason]++
 		}
 	}
-	var parts []string
 	for reason, count := range counts {
 		parts = append(parts, fmt.Sprintf("%d %s", count, reason))
 	}

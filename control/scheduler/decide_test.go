@@ -167,7 +167,7 @@ func TestAPodThatFitsNowhereIsToldWhyInKubernetesWords(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, snapshot, pod := newDecider(noSelector), snapshotOf(t, tc.nodes, tc.pods...), info(t, tc.pod)
+			d, snapshot, pod := newDecider(noSelector, nil), snapshotOf(t, tc.nodes, tc.pods...), info(t, tc.pod)
 			node, why := d.decide(pod, snapshot, nil)
 			if node != "" {
 				t.Fatalf("placed on %s", node)
@@ -216,7 +216,7 @@ func TestTheBetterNodeIsChosen(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDecider(func(*corev1.Pod) labels.Selector { return tc.selector })
+			d := newDecider(func(*corev1.Pod) labels.Selector { return tc.selector }, nil)
 			node, why := d.decide(info(t, tc.pod), snapshotOf(t, tc.nodes, tc.pods...), nil)
 			if node != tc.want {
 				t.Errorf("got %q (%+v), want %q", node, why, tc.want)
@@ -237,7 +237,7 @@ func TestPreemptionTakesTheLeastImportantAndNoMoreThanNeeded(t *testing.T) {
 		makePod("b-young", on("b"), requests("900m"), priority(5), started(time.Minute)),
 	}
 	pod := info(t, makePod("p", requests("1"), priority(100)))
-	d, snapshot := newDecider(noSelector), snapshotOf(t, nodes, pods...)
+	d, snapshot := newDecider(noSelector, nil), snapshotOf(t, nodes, pods...)
 	node, why := d.decide(pod, snapshot, nil)
 	if node != "" {
 		t.Fatalf("placed on %s", node)
@@ -259,7 +259,7 @@ func TestRoomThatAnotherWaitsForIsNotTaken(t *testing.T) {
 	t.Parallel()
 	snapshot := snapshotOf(t, []*corev1.Node{makeNode("a")})
 	waiting := map[string][]*framework.PodInfo{"a": {info(t, makePod("w", requests("1500m"), priority(10)))}}
-	d := newDecider(noSelector)
+	d := newDecider(noSelector, nil)
 	if node, _ := d.decide(info(t, makePod("p", requests("1"), priority(5))), snapshot, waiting); node != "" {
 		t.Error("a pod of lower priority took the room")
 	}
@@ -273,7 +273,7 @@ func BenchmarkDecideOn1000Nodes(b *testing.B) {
 	for i := range 1000 {
 		c.setNode(makeNode(fmt.Sprintf("n%d", i)))
 	}
-	d := newDecider(func(*corev1.Pod) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": "web"}) })
+	d := newDecider(func(*corev1.Pod) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": "web"}) }, nil)
 	i := 0
 	for b.Loop() {
 		pod := info(b, makePod(fmt.Sprintf("p%d", i), app("web"), requests("1m")))

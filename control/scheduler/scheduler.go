@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,11 +37,15 @@ type Scheduler struct {
 	queue   *Queue
 	cache   *clusterCache
 	decider *decider
+	volumes *volumeBinder
 	writer  *writer
 
 	namespaces  corelisters.NamespaceLister
 	services    corelisters.ServiceLister
 	replicaSets appslisters.ReplicaSetLister
+
+	// waiting are the bindings that wait for volumes.
+	waiting sync.WaitGroup
 }
 
 // New returns a scheduler on the client and the informers, which the caller
@@ -53,7 +58,8 @@ func New(client kubernetes.Interface, factory informers.SharedInformerFactory, l
 		services:    factory.Core().V1().Services().Lister(),
 		replicaSets: factory.Apps().V1().ReplicaSets().Lister(),
 	}
-	s.decider = newDecider(s.defaultSelector)
+	s.volumes = newVolumeBinder(client, factory)
+	s.decider = newDecider(s.defaultSelector, &s.volumes.Volumes)
 	return s
 }
 
@@ -89,6 +95,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		s.schedule(bindCtx, item, binders)
 	}
+	s.waiting.Wait()
 	return binders.Wait()
 }
 
@@ -102,8 +109,13 @@ func (s *Scheduler) schedule(ctx context.Context, item *Item, binders *errgroup.
 		return
 	}
 	s.cache.assume(pod, node)
-	binders.Go(func() error {
-		if err := s.writer.bind(ctx, pod.Pod, node); err != nil {
+	decided := s.volumes.assume(pod.Pod, s.nodeOf(snapshot, node))
+	bind := func() error {
+		err := s.volumes.bind(ctx, pod.Pod, decided)
+		if err == nil {
+			err = s.writer.bind(ctx, pod.Pod, node)
+		}
+		if err != nil {
 			s.cache.forget(pod.Pod.UID)
 			s.queue.Retry(item)
 			s.queue.Happened(framework.AssignedPodRemoved)
@@ -114,7 +126,22 @@ func (s *Scheduler) schedule(ctx context.Context, item *Item, binders *errgroup.
 		}
 		s.queue.Remove(pod.Pod.UID)
 		return nil
-	})
+	}
+	if decided != nil {
+		// Volumes may take minutes to be made: others do not wait for that.
+		s.waiting.Go(func() { _ = bind() })
+		return
+	}
+	binders.Go(bind)
+}
+
+func (s *Scheduler) nodeOf(snapshot *framework.Snapshot, name string) *corev1.Node {
+	for _, node := range snapshot.Nodes {
+		if node.Node.Name == name {
+			return node.Node
+		}
+	}
+	return nil
 }
 
 // refuse tells why a pod fits nowhere, makes room for it where that helps, and

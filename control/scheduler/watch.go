@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/cache"
 
@@ -29,6 +30,12 @@ func (s *Scheduler) watch() ([]registration, error) {
 	}{
 		{"nodes", s.informer.Core().V1().Nodes().Informer(), handler(s.nodeChanged, s.nodeRemoved)},
 		{"pods", s.informer.Core().V1().Pods().Informer(), handler(s.podChanged, s.podRemoved)},
+		{"persistent volume claims", s.informer.Core().V1().PersistentVolumeClaims().Informer(), handler(s.claimChanged, func(*corev1.PersistentVolumeClaim) { s.storageChanged() })},
+		{"persistent volumes", s.informer.Core().V1().PersistentVolumes().Informer(), handler(s.volumeChanged, func(*corev1.PersistentVolume) { s.storageChanged() })},
+		{"storage classes", s.informer.Storage().V1().StorageClasses().Informer(), onStorage[storagev1.StorageClass](s)},
+		{"CSI drivers", s.informer.Storage().V1().CSIDrivers().Informer(), onStorage[storagev1.CSIDriver](s)},
+		{"CSI nodes", s.informer.Storage().V1().CSINodes().Informer(), onStorage[storagev1.CSINode](s)},
+		{"CSI storage capacities", s.informer.Storage().V1().CSIStorageCapacities().Informer(), onStorage[storagev1.CSIStorageCapacity](s)},
 		{"namespaces", s.informer.Core().V1().Namespaces().Informer(), handler(s.namespaceChanged, func(*corev1.Namespace) {})},
 	} {
 		handle, err := each.informer.AddEventHandler(each.handler)
@@ -117,6 +124,7 @@ func assignedPodEvent(old *corev1.Pod, pod *framework.PodInfo) framework.Event {
 func (s *Scheduler) podRemoved(pod *corev1.Pod) {
 	s.queue.Remove(pod.UID)
 	s.cache.removePod(pod.UID)
+	s.volumes.wake()
 	if pod.Spec.NodeName != "" || pod.Status.NominatedNodeName != "" {
 		s.queue.Happened(framework.AssignedPodRemoved)
 	}
@@ -157,4 +165,23 @@ func (s *Scheduler) namespaceChanged(old, namespace *corev1.Namespace) {
 	if old == nil || !maps.Equal(old.Labels, namespace.Labels) {
 		s.queue.Happened(framework.NamespaceChanged)
 	}
+}
+
+func onStorage[T any](s *Scheduler) cache.ResourceEventHandler {
+	return handler(func(_, _ *T) { s.storageChanged() }, func(*T) { s.storageChanged() })
+}
+
+func (s *Scheduler) claimChanged(_, claim *corev1.PersistentVolumeClaim) {
+	s.volumes.seeClaim(claim)
+	s.storageChanged()
+}
+
+func (s *Scheduler) volumeChanged(_, volume *corev1.PersistentVolume) {
+	s.volumes.seeVolume(volume)
+	s.storageChanged()
+}
+
+func (s *Scheduler) storageChanged() {
+	s.volumes.wake()
+	s.queue.Happened(framework.StorageChanged)
 }

@@ -37,7 +37,8 @@ type Pods func(node string) []*corev1.Pod
 // Authorizer implements authorizer.Authorizer for agents and has no opinion on
 // anybody else.
 type Authorizer struct {
-	pods Pods
+	pods    Pods
+	volumes Volumes
 	// allowed decides by the rules of the role system:node, the outer bound.
 	allowed func(authorizer.Attributes, []rbacv1.PolicyRule) bool
 	rules   []rbacv1.PolicyRule
@@ -45,8 +46,8 @@ type Authorizer struct {
 
 // New returns an authorizer. rules are those of the role system:node, and
 // allows decides by rules as RBAC does.
-func New(pods Pods, rules []rbacv1.PolicyRule, allows func(authorizer.Attributes, []rbacv1.PolicyRule) bool) *Authorizer {
-	return &Authorizer{pods: pods, rules: rules, allowed: allows}
+func New(pods Pods, volumes Volumes, rules []rbacv1.PolicyRule, allows func(authorizer.Attributes, []rbacv1.PolicyRule) bool) *Authorizer {
+	return &Authorizer{pods: pods, volumes: volumes, rules: rules, allowed: allows}
 }
 
 // Authorize implements authorizer.Authorizer.
@@ -88,6 +89,11 @@ var narrow = map[string]func(*Authorizer, string, authorizer.Attributes) string{
 	"/pods":                      pods,
 	"/nodes":                     nodes,
 	"coordination.k8s.io/leases": leases,
+
+	"/persistentvolumeclaims":          persistentVolumeClaims,
+	"/persistentvolumes":               persistentVolumes,
+	"storage.k8s.io/volumeattachments": volumeAttachments,
+	"storage.k8s.io/csinodes":          csiNodes,
 }
 
 func noRelation(node string) string {
@@ -107,10 +113,13 @@ func readReferenced(names func(*corev1.PodSpec, func(string))) func(*Authorizer,
 		case request.GetName() == "":
 			return "No Object name found"
 		}
-		if !a.refers(node, request.GetNamespace(), request.GetName(), names) {
-			return noRelation(node)
+		if a.refers(node, request.GetNamespace(), request.GetName(), names) {
+			return ""
 		}
-		return ""
+		if request.GetResource() == "secrets" && a.volumeNeedsSecret(node, request.GetNamespace(), request.GetName()) {
+			return ""
+		}
+		return noRelation(node)
 	}
 }
 

@@ -1,12 +1,15 @@
 package node
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -26,6 +29,8 @@ func TestANodeIsConfinedToItself(t *testing.T) {
 			{VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 				{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "part"}}},
 			}}}},
+			{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}},
+			{Name: "scratch", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}},
 		},
 	}}
 	mirror := own.DeepCopy()
@@ -42,7 +47,24 @@ func TestANodeIsConfinedToItself(t *testing.T) {
 		{Verbs: []string{"update", "patch"}, APIGroups: []string{""}, Resources: []string{"pods/status"}},
 		{Verbs: []string{"create", "update", "patch"}, APIGroups: []string{"events.k8s.io"}, Resources: []string{"events"}},
 	}
-	a := New(pods, rules, rbac.RulesAllow)
+	bound := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "disk"}, Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
+		CSI: &corev1.CSIPersistentVolumeSource{NodeStageSecretRef: &corev1.SecretReference{Namespace: "storage", Name: "key"}},
+	}}}
+	volumes := Volumes{
+		OfClaim: func(namespace, claim string) []*corev1.PersistentVolume {
+			if namespace == "default" && (claim == "data" || claim == "web-scratch") {
+				return []*corev1.PersistentVolume{bound}
+			}
+			return nil
+		},
+		Volume: func(name string) *corev1.PersistentVolume {
+			return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"skiff.dev/node": strings.TrimPrefix(name, "dir-of-")}}}
+		},
+		Attachment: func(name string) *storagev1.VolumeAttachment {
+			return &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{NodeName: strings.TrimPrefix(name, "to-")}}
+		},
+	}
+	a := New(pods, volumes, rules, rbac.RulesAllow)
 	request := func(verb, resource, name string, more ...func(*authorizer.AttributesRecord)) authorizer.AttributesRecord {
 		r := authorizer.AttributesRecord{Verb: verb, Resource: resource, Name: name, Namespace: "default", ResourceRequest: true}
 		for _, change := range more {
@@ -58,6 +80,15 @@ func TestANodeIsConfinedToItself(t *testing.T) {
 	}
 	mine := func(r *authorizer.AttributesRecord) {
 		r.FieldSelectorRequirements = fields.Requirements{{Field: "spec.nodeName", Operator: "=", Value: "a"}}
+	}
+	storage := func(r *authorizer.AttributesRecord) { r.APIGroup = "storage.k8s.io" }
+	labelled := func(selector string) func(*authorizer.AttributesRecord) {
+		parsed, err := labels.Parse(selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requirements, _ := parsed.Requirements()
+		return func(r *authorizer.AttributesRecord) { r.LabelSelectorRequirements = requirements }
 	}
 	for name, tc := range map[string]struct {
 		request authorizer.AttributesRecord
@@ -85,6 +116,23 @@ func TestANodeIsConfinedToItself(t *testing.T) {
 		"its own node's status":            {request("patch", "nodes", "a", sub("status")), true},
 		"another node":                     {request("patch", "nodes", "b"), false},
 		"services":                         {request("list", "services", ""), true},
+		"a claim of its pod":               {request("get", "persistentvolumeclaims", "data"), true},
+		"a claim made for its pod":         {request("get", "persistentvolumeclaims", "web-scratch"), true},
+		"the status of its pod's claim":    {request("patch", "persistentvolumeclaims", "data", sub("status")), true},
+		"another claim":                    {request("get", "persistentvolumeclaims", "other"), false},
+		"a volume of its pod":              {request("get", "persistentvolumes", "disk"), true},
+		"changing a volume of its pod":     {request("update", "persistentvolumes", "disk"), false},
+		"another volume":                   {request("get", "persistentvolumes", "tape"), false},
+		"a secret of its pod's volume":     {request("get", "secrets", "key", func(r *authorizer.AttributesRecord) { r.Namespace = "storage" }), true},
+		"a directory of its own":           {request("patch", "persistentvolumes", "dir-of-a"), true},
+		"a directory of another node":      {request("patch", "persistentvolumes", "dir-of-b"), false},
+		"all volumes":                      {request("list", "persistentvolumes", ""), false},
+		"the directories of its own":       {request("watch", "persistentvolumes", "", labelled("skiff.dev/node=a")), true},
+		"the directories of another node":  {request("watch", "persistentvolumes", "", labelled("skiff.dev/node=b")), false},
+		"an attachment to it":              {request("get", "volumeattachments", "to-a", storage), true},
+		"an attachment to another":         {request("get", "volumeattachments", "to-b", storage), false},
+		"its own CSINode":                  {request("update", "csinodes", "a", storage), true},
+		"another's CSINode":                {request("update", "csinodes", "b", storage), false},
 		"deployments":                      {request("list", "deployments", ""), false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -142,7 +142,11 @@ func (s *storageClasses) ConvertToTable(ctx context.Context, object, options run
 	if err != nil || !isList {
 		return table, err
 	}
-	if chosen := DefaultClass(list.Items); chosen != nil {
+	classes := make([]*storagev1.StorageClass, len(list.Items))
+	for i := range list.Items {
+		classes[i] = &list.Items[i]
+	}
+	if chosen := DefaultClass(classes); chosen != nil {
 		for i := range table.Rows {
 			if cells := table.Rows[i].Cells; cells[0] == chosen.Name {
 				cells[0] = fmt.Sprintf("%s (default)", chosen.Name)
@@ -160,18 +164,16 @@ const (
 	betaIsDefaultAnnotation = "storageclass.beta.kubernetes.io/is-default-class"
 )
 
-// IsDefault reports whether a class is marked as the default.
-func IsDefault(c *storagev1.StorageClass) bool {
+func isDefault(c *storagev1.StorageClass) bool {
 	return c.Annotations[isDefaultAnnotation] == "true" || c.Annotations[betaIsDefaultAnnotation] == "true"
 }
 
 // DefaultClass returns the class that claims without one get: of those marked, the newest; of two
 // of the same second the first by name. Nil when none is marked.
-func DefaultClass(classes []storagev1.StorageClass) *storagev1.StorageClass {
+func DefaultClass(classes []*storagev1.StorageClass) *storagev1.StorageClass {
 	var chosen *storagev1.StorageClass
-	for i := range classes {
-		c := &classes[i]
-		if !IsDefault(c) {
+	for _, c := range classes {
+		if !isDefault(c) {
 			continue
 		}
 		if chosen == nil || c.CreationTimestamp.After(chosen.CreationTimestamp.Time) ||

@@ -6,6 +6,8 @@ type Rejection struct {
 	Reasons []string
 	// Unresolvable means that removing other pods from the node would not help.
 	Unresolvable bool
+	// Everywhere means that the reason lies in the pod alone and holds for all nodes.
+	Everywhere bool
 }
 
 // Check judges one node for the pod it was prepared for; nil means it fits. It
@@ -48,6 +50,8 @@ const (
 	AssignedPodRemoved
 	AssignedPodLabelsChanged
 	NamespaceChanged
+	// StorageChanged is a change of claims, volumes, storage classes or drivers.
+	StorageChanged
 )
 
 // Normalize maps raw scores linearly to 0..MaxScore, reversed when less is better.

@@ -1,7 +1,7 @@
 // Package plugins holds the rules by which nodes are chosen: one file for each
 // plugin of Kubernetes' default profile that concerns what the API offers, with
 // the plugin's name, reasons and weight. All are pure functions of the pod and
-// the snapshot.
+// the snapshot, those for volumes also of what the API says of volumes.
 package plugins
 
 import (
@@ -13,12 +13,15 @@ import (
 )
 
 // Filters returns the filters in the order in which their reasons are found:
-// cheap ones first.
-func Filters() []framework.Filter {
-	return []framework.Filter{
-		nodeUnschedulable{}, nodeName{}, taintToleration{}, nodeAffinity{}, nodePorts{},
-		resourcesFit{}, podTopologySpread{}, interPodAffinity{},
+// cheap ones first. volumes is nil where there are no claims.
+func Filters(volumes *Volumes) []framework.Filter {
+	filters := []framework.Filter{
+		nodeUnschedulable{}, nodeName{}, taintToleration{}, nodeAffinity{}, nodePorts{}, resourcesFit{},
 	}
+	if volumes != nil {
+		filters = append(filters, volumeRestrictions{volumes}, nodeVolumeLimits{volumes}, volumeBinding{volumes}, volumeZone{volumes})
+	}
+	return append(filters, podTopologySpread{}, interPodAffinity{})
 }
 
 // Scores returns the scores of the default profile. defaultSelector returns the

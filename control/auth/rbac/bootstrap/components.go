@@ -109,6 +109,8 @@ func nodeRules() []rbacv1.PolicyRule {
 		on("create", "core", "pods/eviction"),
 		on("get list watch", "core", "secrets configmaps"),
 		on("get", "core", "persistentvolumeclaims persistentvolumes"),
+		// Those that are directories of the node, see control/auth/node.
+		on("list watch update patch", "core", "persistentvolumes"),
 		on("get", "core", "endpoints"),
 		on("create get list watch", "certificates", "certificatesigningrequests"),
 		on("get create update patch delete", "coordination", "leases"),
