@@ -29,6 +29,7 @@ import (
 	"github.com/skiff-run/skiff/agent/admission"
 	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/criconfig"
+	"github.com/skiff-run/skiff/agent/eviction"
 	"github.com/skiff-run/skiff/agent/hook"
 	"github.com/skiff-run/skiff/agent/hostfiles"
 	"github.com/skiff-run/skiff/agent/housekeeping"
@@ -38,6 +39,7 @@ import (
 	"github.com/skiff-run/skiff/agent/podsource"
 	"github.com/skiff-run/skiff/agent/podworker"
 	"github.com/skiff-run/skiff/agent/probe"
+	"github.com/skiff-run/skiff/agent/resources"
 	"github.com/skiff-run/skiff/agent/server"
 	"github.com/skiff-run/skiff/agent/statuswriter"
 	"github.com/skiff-run/skiff/agent/usage"
@@ -68,6 +70,15 @@ type Host interface {
 	CgroupParent(uid types.UID, class v1.PodQOSClass) string
 	// SetupCgroups makes the tree of all pods' cgroups.
 	SetupCgroups(ctx context.Context) error
+	// LimitPods holds all pods together to amounts of cpu, memory and pid; LimitCgroup somebody else's cgroup.
+	LimitPods(ctx context.Context, amounts v1.ResourceList) error
+	LimitCgroup(ctx context.Context, name string, amounts v1.ResourceList) error
+	// SetBurstableShares weighs the burstable pods together against the guaranteed ones.
+	SetBurstableShares(ctx context.Context, shares uint64) error
+	// PodsMemory is what all pods together use, and how much they may, 0 for no limit, in bytes.
+	PodsMemory() (workingSet, limit uint64, err error)
+	// Unified: the machine has cgroup v2.
+	Unified() bool
 	SetPodCIDRs(ctx context.Context, ranges []netip.Prefix) error
 	SetPeers(ctx context.Context, peers []node.Peer) error
 }
@@ -86,6 +97,9 @@ type Config struct {
 	Logger  *slog.Logger
 	// Certificate is that of the HTTPS endpoint; nil: that of the settings' files.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// EvictionEvery is how often the machine is looked at for pressure, and how old the sizes of volumes may be;
+	// 0: every 10 s, and a minute.
+	EvictionEvery time.Duration
 	// Ready is called once, when the HTTPS endpoint listens.
 	Ready func()
 }
@@ -93,7 +107,8 @@ type Config struct {
 // Agent runs the pods of one machine.
 type Agent struct {
 	Config
-	facts *node.Facts
+	facts    *node.Facts
+	reserved resources.Reservations
 }
 
 // New checks the machine and makes the agent's directories.
@@ -110,7 +125,12 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{Config: c, facts: facts}, nil
+	reserved, err := resources.NewReservations(&s.Resources, facts.Capacity)
+	if err != nil {
+		return nil, err
+	}
+	facts.Offered = reserved.Allocatable(facts.Capacity)
+	return &Agent{Config: c, facts: facts, reserved: reserved}, nil
 }
 
 // Run runs the agent until ctx ends. Pods run on afterwards.
@@ -126,9 +146,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	background := func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) }
 
+	// What knows the pods is made last.
+	var evictor *eviction.Manager
 	nodes := node.NewManager(node.Config{
 		Client: a.Client, Runtime: a.Runtime, Events: events, Logger: a.Logger, Name: a.NodeName, IP: a.NodeIP,
-		Labels: a.Settings.NodeLabels, Port: int32(a.Settings.Port), RootDir: a.Settings.RootDir, Facts: a.facts,
+		Labels: a.Settings.NodeLabels, Port: int32(a.Settings.Port), Facts: a.facts,
+		Pressure: func() node.Pressure { return pressures(evictor) },
 	})
 	services := node.NewServices(a.Client)
 	routes := newRoutes(a.Host, a.Logger, nodes.Wake)
@@ -158,13 +181,19 @@ func (a *Agent) Run(ctx context.Context) error {
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
 			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, ClusterDomain: a.Settings.ClusterDomain,
-			Resolver: resolver, MemoryCapacity: a.facts.Memory, CgroupParent: a.Host.CgroupParent,
+			Resolver: resolver, Limits: a.policy(), CgroupParent: a.Host.CgroupParent,
 		},
 		Allocations: allocations,
 		AdmitResize: func(asked, _ *v1.Pod, others []*v1.Pod) (string, string, bool) {
+			if reason, message, ok := evictor.Admit(asked); !ok {
+				return reason, message, false
+			}
 			return admission.Admit(asked, others, a.admissionNode(nodes))
 		},
 		Admit: func(pod *v1.Pod, active []*v1.Pod) (string, string, bool) {
+			if reason, message, ok := evictor.Admit(pod); !ok {
+				return reason, message, false
+			}
 			return admission.Admit(pod, active, a.admissionNode(nodes))
 		},
 	})
@@ -178,8 +207,15 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	used := usage.New(usage.Config{
 		NodeName: a.NodeName, RootDir: a.Settings.RootDir, Runtime: a.Runtime, Cgroups: a.Host.Usage(), Pods: pool, Volumes: volumes, Logger: a.Logger,
+		VolumesAge: a.EvictionEvery,
 	})
 
+	collector := image.NewCollector(a.Runtime, events, nodes.Ref(), a.Logger)
+	if evictor, err = a.evictor(pool, used, collector, events, nodes.Ref(), nodes.Wake); err != nil {
+		return err
+	}
+	enforcer := &enforcer{agent: a, pods: pool.Pods, events: events, node: nodes.Ref()}
+	background(enforcer.run)
 	background(nodes.Run)
 	background(used.Run)
 	background(peers.Run)
@@ -187,7 +223,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	background(routes.run)
 	background(writer.Run)
 	background(func(ctx context.Context) { a.followRuntime(ctx, pool) })
-	background(image.NewCollector(a.Runtime, events, nodes.Ref(), a.Logger).Run)
+	background(collector.Run)
 	background(func(ctx context.Context) {
 		if a.Settings.StaticPodPath != "" {
 			static.Read()
@@ -208,6 +244,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-api.Synced():
 			pool.RunResizes(ctx)
+		case <-ctx.Done():
+		}
+	})
+	background(func(ctx context.Context) {
+		select {
+		case <-api.Synced():
+			evictor.Run(ctx)
 		case <-ctx.Done():
 		}
 	})

@@ -91,6 +91,8 @@ func (c Containerd) ExecSync(ctx context.Context, id string, cmd []string, timeo
 // Machine is the Host of a real machine.
 type Machine struct {
 	Runtime *runtime.Runtime
+	// PodPidsLimit bounds the processes of each pod; -1 for no limit, 0 leaves it alone.
+	PodPidsLimit int64
 }
 
 // CgroupParent names a pod's cgroup for the runtime.
@@ -103,22 +105,61 @@ func (m Machine) SetupCgroups(ctx context.Context) error {
 	return m.Runtime.Cgroups().SetupRoot(ctx, cgroup.Resources{})
 }
 
-// SetPod makes the pod's cgroup with the pod's limits.
-func (m Machine) SetPod(ctx context.Context, pod *v1.Pod) error {
-	return m.LimitPod(ctx, pod, resources.ForPod(pod))
-}
-
-// LimitPod changes the limits of the pod's cgroup.
-func (m Machine) LimitPod(ctx context.Context, pod *v1.Pod, r *runtimeapi.LinuxContainerResources) error {
-	limits := cgroup.Resources{CPUShares: uint64(r.GetCpuShares()), CPUQuota: -1, CPUPeriod: uint64(r.GetCpuPeriod()), MemoryLimit: -1}
+// SetPod makes the pod's cgroup or changes its limits.
+func (m Machine) SetPod(ctx context.Context, pod *v1.Pod, r *runtimeapi.LinuxContainerResources) error {
+	limits := cgroup.Resources{CPUShares: uint64(r.GetCpuShares()), CPUQuota: -1, CPUPeriod: uint64(r.GetCpuPeriod()), MemoryLimit: -1, PidsLimit: m.PodPidsLimit}
 	if r.GetCpuQuota() > 0 {
 		limits.CPUQuota = r.GetCpuQuota()
 	}
 	if r.GetMemoryLimitInBytes() > 0 {
 		limits.MemoryLimit = r.GetMemoryLimitInBytes()
 	}
+	for _, l := range r.GetHugepageLimits() {
+		if limits.HugepageLimit == nil {
+			limits.HugepageLimit = map[string]uint64{}
+		}
+		limits.HugepageLimit[l.GetPageSize()] = l.GetLimit()
+	}
 	return m.Runtime.Cgroups().SetPod(ctx, string(pod.UID), resources.QOSClass(pod), limits)
 }
+
+// LimitPods holds all pods together to the amounts.
+func (m Machine) LimitPods(ctx context.Context, amounts v1.ResourceList) error {
+	return m.Runtime.Cgroups().LimitRoot(ctx, limitsOf(amounts))
+}
+
+// LimitCgroup holds a cgroup that somebody else has made to the amounts.
+func (m Machine) LimitCgroup(ctx context.Context, name string, amounts v1.ResourceList) error {
+	return m.Runtime.Cgroups().LimitExisting(ctx, name, limitsOf(amounts))
+}
+
+func limitsOf(amounts v1.ResourceList) cgroup.Resources {
+	var r cgroup.Resources
+	if q, ok := amounts[v1.ResourceCPU]; ok {
+		r.CPUShares = resources.Shares(q.MilliValue())
+	}
+	if q, ok := amounts[v1.ResourceMemory]; ok {
+		r.MemoryLimit = q.Value()
+	}
+	if q, ok := amounts[resources.PIDs]; ok {
+		r.PidsLimit = q.Value()
+	}
+	return r
+}
+
+// SetBurstableShares weighs the burstable pods together against the guaranteed ones.
+func (m Machine) SetBurstableShares(ctx context.Context, shares uint64) error {
+	return m.Runtime.Cgroups().SetQOS(ctx, v1.PodQOSBurstable, cgroup.Resources{CPUShares: shares})
+}
+
+// PodsMemory is what all pods together use, and how much they may, 0 for no limit, in bytes.
+func (m Machine) PodsMemory() (workingSet, limit uint64, err error) {
+	s, err := m.Runtime.Cgroups().RootStats()
+	return s.WorkingSet, s.MemoryLimit, err
+}
+
+// Unified: the machine has cgroup v2.
+func (m Machine) Unified() bool { return m.Runtime.Cgroups().Unified() }
 
 // MemoryUsage of one of the pod's containers, or of the whole pod when containerID is empty, in bytes.
 func (m Machine) MemoryUsage(pod *v1.Pod, containerID string) (uint64, error) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/skiff-run/skiff/agent/environ"
 	"github.com/skiff-run/skiff/agent/podstate"
-	"github.com/skiff-run/skiff/agent/resources"
 )
 
 // Container is everything a container's configuration is made from.
@@ -73,7 +72,7 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 
 // Resources are the cgroup settings of a container.
 func (n *Node) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.LinuxContainerResources {
-	return resources.ForContainer(pod, spec, n.MemoryCapacity)
+	return n.Limits.Container(pod, spec)
 }
 
 // Volumes finds volumes on this node.

@@ -21,7 +21,7 @@ type Node struct {
 	SeccompDefault bool
 	ClusterDomain  string
 	Resolver       *hostfiles.Resolver
-	MemoryCapacity int64
+	Limits         *resources.Policy
 	// CgroupParent names a pod's cgroup for the runtime.
 	CgroupParent func(uid types.UID, class v1.PodQOSClass) string
 }
@@ -69,7 +69,7 @@ func (n *Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfi
 	}
 	config.Linux = &runtimeapi.LinuxPodSandboxConfig{
 		CgroupParent: n.CgroupParent(pod.UID, resources.QOSClass(pod)),
-		Resources:    resources.ForPod(pod), SecurityContext: security, Sysctls: map[string]string{},
+		Resources:    n.Limits.Pod(pod), SecurityContext: security, Sysctls: map[string]string{},
 	}
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,9 @@ type Collector struct {
 	events event.Recorder
 	node   runtime.Object
 	logger *slog.Logger
-	// seen is when an image was first noticed, used when it was last in use; they belong to Run.
+	// reclaim lets one remove images at a time.
+	reclaim sync.Mutex
+	// seen is when an image was first noticed, used when it was last in use; reclaim guards them.
 	seen, used map[string]time.Time
 }
 
@@ -65,6 +68,8 @@ func (c *Collector) Run(ctx context.Context) {
 }
 
 func (c *Collector) check(ctx context.Context, now time.Time) error {
+	c.reclaim.Lock()
+	defer c.reclaim.Unlock()
 	images, err := c.store.ListImages(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -12,26 +11,6 @@ import (
 
 // Pressure is what the machine runs short of.
 type Pressure struct{ Memory, Disk, PID bool }
-
-const (
-	minMemory = 100 << 20
-	// minDisk and minInodes are shares of the whole, in percent.
-	minDisk   = 10
-	minInodes = 5
-)
-
-// ReadPressure looks at memory, the file system of dir and process ids.
-func ReadPressure(dir string) Pressure {
-	var p Pressure
-	if kib, err := meminfo("MemAvailable:"); err == nil {
-		p.Memory = kib<<10 < minMemory
-	}
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err == nil && disk.Blocks > 0 {
-		p.Disk = disk.Bavail*100/disk.Blocks < minDisk || (disk.Files > 0 && disk.Ffree*100/disk.Files < minInodes)
-	}
-	return p
-}
 
 // conditions of the node from what keeps it from running pods, if anything, and
 // what the kernel says.

@@ -19,8 +19,10 @@ import (
 type Facts struct {
 	Info     v1.NodeSystemInfo
 	Capacity v1.ResourceList
-	// Memory in bytes.
-	Memory int64
+	// Offered is what of the capacity pods may use.
+	Offered v1.ResourceList
+	// Memory and Swap in bytes.
+	Memory, Swap int64
 }
 
 // ReadFacts asks the kernel and the files of the machine.
@@ -39,6 +41,9 @@ func ReadFacts(rootDir string, maxPods int, version string) (*Facts, error) {
 		v1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk.Blocks)*disk.Bsize, resource.BinarySI),
 		v1.ResourcePods:             *resource.NewQuantity(int64(maxPods), resource.DecimalSI),
 	}}
+	if kib, err := meminfo("SwapTotal:"); err == nil {
+		f.Swap = kib << 10
+	}
 	hugePages(f.Capacity)
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -55,20 +60,8 @@ func ReadFacts(rootDir string, maxPods int, version string) (*Facts, error) {
 	return f, nil
 }
 
-// reservedMemory is kept free of pods: the threshold at which eviction begins.
-const reservedMemory = 100 << 20
-
 // Allocatable is what pods may use of the machine.
-func (f *Facts) Allocatable() v1.ResourceList {
-	a := f.Capacity.DeepCopy()
-	memory := a[v1.ResourceMemory]
-	memory.Sub(*resource.NewQuantity(reservedMemory, resource.BinarySI))
-	a[v1.ResourceMemory] = memory
-	disk := a[v1.ResourceEphemeralStorage]
-	// A tenth of the disk is the threshold at which eviction begins.
-	a[v1.ResourceEphemeralStorage] = *resource.NewQuantity(disk.Value()/10*9, resource.DecimalSI)
-	return a
-}
+func (f *Facts) Allocatable() v1.ResourceList { return f.Offered.DeepCopy() }
 
 func totalMemory() (int64, error) {
 	kib, err := meminfo("MemTotal:")

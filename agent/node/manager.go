@@ -62,8 +62,9 @@ type Config struct {
 	IP      net.IP
 	Labels  map[string]string
 	Port    int32
-	RootDir string
-	Facts   *Facts
+	// Pressure tells what the machine runs short of.
+	Pressure func() Pressure
+	Facts    *Facts
 }
 
 // Manager keeps the Node object.
@@ -286,7 +287,7 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	if m.tolerance.bears(trouble, node, m.Facts.Info.BootID, now) {
 		trouble = ""
 	}
-	for _, c := range conditions(trouble, ReadPressure(m.RootDir), now) {
+	for _, c := range conditions(trouble, m.Pressure(), now) {
 		setCondition(s, c)
 	}
 }

@@ -88,7 +88,7 @@ func TestANodeThatOthersCallNotReadyContradictsAtOnce(t *testing.T) {
 	client := fake.NewClientset()
 	m := NewManager(Config{
 		Client: client, Runtime: well{}, Events: record.NewFakeRecorder(100), Logger: slog.New(slog.DiscardHandler),
-		Name: "a", IP: []byte{192, 0, 2, 1}, RootDir: t.TempDir(), Facts: &Facts{Capacity: v1.ResourceList{}},
+		Name: "a", IP: []byte{192, 0, 2, 1}, Pressure: func() Pressure { return Pressure{} }, Facts: &Facts{Capacity: v1.ResourceList{}},
 	})
 	peers := NewPeers(client, "a", m.Observed, func() {})
 	ctx, cancel := context.WithCancel(t.Context())

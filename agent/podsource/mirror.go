@@ -74,3 +74,12 @@ func wrapMirror(verb string, pod *v1.Pod, err error) error {
 	}
 	return fmt.Errorf("%s mirror pod %s/%s: %w", verb, pod.Namespace, pod.Name, err)
 }
+
+// systemCritical is the lowest priority that users cannot give.
+const systemCritical = 2000000000
+
+// IsCritical reports whether the node or the cluster cannot do without a pod.
+func IsCritical(pod *v1.Pod) bool {
+	_, mirror := pod.Annotations[MirrorAnnotation]
+	return IsStatic(pod) || mirror || (pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical)
+}

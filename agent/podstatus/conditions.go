@@ -43,9 +43,13 @@ func conditions(in Input, s *v1.PodStatus) {
 	if !over(s.Phase) && !in.Terminal {
 		s.Conditions = append(s.Conditions, in.Resize...)
 	}
-	if in.Verdict != nil && in.Verdict.Reason == "Evicted" && over(s.Phase) {
+	if old := condition(in.Old.Conditions, v1.DisruptionTarget); old != nil && condition(s.Conditions, v1.DisruptionTarget) == nil {
+		// Written by this agent a moment ago; the API has not told so yet.
+		s.Conditions = append(s.Conditions, *old)
+	}
+	if in.Verdict != nil && in.Verdict.Disruption != "" && over(s.Phase) && condition(s.Conditions, v1.DisruptionTarget) == nil {
 		s.Conditions = append(s.Conditions, v1.PodCondition{
-			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: in.Verdict.Message,
+			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: in.Verdict.Disruption,
 		})
 	}
 	all := append(slices.Clone(s.InitContainerStatuses), s.ContainerStatuses...)

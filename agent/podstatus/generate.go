@@ -20,7 +20,11 @@ type Probes interface {
 }
 
 // Verdict ends a pod for a reason outside its containers.
-type Verdict struct{ Reason, Message string }
+type Verdict struct {
+	Reason, Message string
+	// Disruption is the message of the condition DisruptionTarget, for pods that are not to blame.
+	Disruption string
+}
 
 // Input is everything a status depends on.
 type Input struct {

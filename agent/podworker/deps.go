@@ -34,9 +34,8 @@ type Runtime interface {
 
 // Cgroups makes and removes the pods' cgroups.
 type Cgroups interface {
-	SetPod(ctx context.Context, pod *v1.Pod) error
-	// LimitPod changes the limits of the pod's cgroup.
-	LimitPod(ctx context.Context, pod *v1.Pod, limits *runtimeapi.LinuxContainerResources) error
+	// SetPod makes the pod's cgroup or changes its limits.
+	SetPod(ctx context.Context, pod *v1.Pod, limits *runtimeapi.LinuxContainerResources) error
 	// MemoryUsage of one of the pod's containers, or of the whole pod when containerID is empty, in bytes.
 	MemoryUsage(pod *v1.Pod, containerID string) (uint64, error)
 	RemovePod(ctx context.Context, uid types.UID) error

@@ -27,6 +27,7 @@ import (
 	"github.com/skiff-run/skiff/agent/plan"
 	"github.com/skiff-run/skiff/agent/podstate"
 	"github.com/skiff-run/skiff/agent/probe"
+	"github.com/skiff-run/skiff/agent/resources"
 	"github.com/skiff-run/skiff/agent/volume"
 )
 
@@ -233,8 +234,7 @@ func (f *fakeRuntime) ContainerStatus(_ context.Context, id string, _ bool) (*ru
 
 type fakeCgroups struct{}
 
-func (fakeCgroups) SetPod(context.Context, *v1.Pod) error { return nil }
-func (fakeCgroups) LimitPod(context.Context, *v1.Pod, *runtimeapi.LinuxContainerResources) error {
+func (fakeCgroups) SetPod(context.Context, *v1.Pod, *runtimeapi.LinuxContainerResources) error {
 	return nil
 }
 func (fakeCgroups) MemoryUsage(*v1.Pod, string) (uint64, error) { return 0, nil }
@@ -393,7 +393,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 			Status: w.status, Node: fakeNode{}, Events: w.events, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
 			Allocations: allocations, ContainerLogsDir: dir, HostsFile: "/etc/hosts",
 			CRI: &criconfig.Node{
-				PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", Resolver: &hostfiles.Resolver{ClusterDNS: []string{"10.96.0.10"}},
+				Limits: &resources.Policy{MemoryCapacity: 1 << 30}, PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", Resolver: &hostfiles.Resolver{ClusterDNS: []string{"10.96.0.10"}},
 				CgroupParent: func(types.UID, v1.PodQOSClass) string { return "/kubepods" },
 			},
 		})

@@ -149,7 +149,7 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, p *plan.Plan) (
 		}
 		return "", nil, err
 	}
-	if err := w.Cgroups.SetPod(ctx, pod); err != nil {
+	if err := w.Cgroups.SetPod(ctx, pod, w.CRI.Limits.Pod(pod)); err != nil {
 		return fail("FailedCreatePodContainer", "unable to ensure pod container exists: %v", err)
 	}
 	if err := w.setUpVolumes(ctx, pod, nil); err != nil {

@@ -141,11 +141,11 @@ func (w *worker) actuate(ctx context.Context, pod *v1.Pod, state *podstate.Pod) 
 		return nil
 	}
 	before := actuated.Apply(pod)
-	now, old := resources.ForPod(pod), resources.ForPod(before)
+	now, old := w.CRI.Limits.Pod(pod), w.CRI.Limits.Pod(before)
 	if err := w.mayShrink(ctx, pod, before, state); err != nil {
 		return err
 	}
-	if err := w.Cgroups.LimitPod(ctx, pod, resources.Wider(old, now)); err != nil {
+	if err := w.Cgroups.SetPod(ctx, pod, resources.Wider(old, now)); err != nil {
 		return err
 	}
 	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
@@ -164,7 +164,7 @@ func (w *worker) actuate(ctx context.Context, pod *v1.Pod, state *podstate.Pod) 
 			}
 		}
 	}
-	if err := w.Cgroups.LimitPod(ctx, pod, now); err != nil {
+	if err := w.Cgroups.SetPod(ctx, pod, now); err != nil {
 		return err
 	}
 	return w.Allocations.Actuate(w.uid, allocation.Of(pod))
@@ -180,7 +180,7 @@ func (w *worker) endedMeanwhile(ctx context.Context, id string) bool {
 func (w *worker) mayShrink(ctx context.Context, pod, before *v1.Pod, state *podstate.Pod) error {
 	var errs []error
 	shrinks := func(now, old int64) bool { return now != 0 && (old == 0 || now < old) }
-	if now, old := resources.ForPod(pod).GetMemoryLimitInBytes(), resources.ForPod(before).GetMemoryLimitInBytes(); shrinks(now, old) {
+	if now, old := w.CRI.Limits.Pod(pod).GetMemoryLimitInBytes(), w.CRI.Limits.Pod(before).GetMemoryLimitInBytes(); shrinks(now, old) {
 		used, err := w.Cgroups.MemoryUsage(pod, "")
 		if err != nil {
 			return fmt.Errorf("unable to read memory usage for pod %q: %w", plan.FormatPod(pod), err)

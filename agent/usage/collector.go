@@ -51,6 +51,8 @@ type Config struct {
 	Pods    Pods
 	Volumes Volumes
 	Logger  *slog.Logger
+	// VolumesAge is how old the sizes of volumes may be: measuring walks their files. 0: a minute.
+	VolumesAge time.Duration
 }
 
 // Collector answers what is used. Its methods may be called from many goroutines.
@@ -68,6 +70,9 @@ type Collector struct {
 
 // New returns a collector; Run makes its rates good.
 func New(c Config) *Collector {
+	if c.VolumesAge == 0 {
+		c.VolumesAge = volumesAge
+	}
 	collector := &Collector{Config: c, started: time.Now(), tiers: map[string]*cgroup.CPURate{}, volumes: map[types.UID]*measuredVolumes{}}
 	for _, tier := range c.Cgroups.Tiers() {
 		collector.tiers[c.Cgroups.Path(tier)] = &cgroup.CPURate{}

@@ -15,7 +15,7 @@ import (
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// volumesAge is how old the sizes of volumes may be: measuring walks their files.
+// volumesAge is how old the sizes of volumes usually may be.
 const volumesAge = time.Minute
 
 // measuredVolumes are the volumes of a pod.
@@ -31,7 +31,7 @@ func (c *Collector) volumeStats(pod *v1.Pod) *measuredVolumes {
 	c.mu.Lock()
 	known := c.volumes[pod.UID]
 	c.mu.Unlock()
-	if known != nil && time.Since(known.at) < volumesAge {
+	if known != nil && time.Since(known.at) < c.VolumesAge {
 		return known
 	}
 	m := &measuredVolumes{at: time.Now()}

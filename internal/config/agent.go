@@ -72,6 +72,9 @@ type Agent struct {
 	// SeccompDefault gives containers without a seccomp profile the runtime's default one.
 	SeccompDefault bool `yaml:"seccompDefault" help:"give containers without a seccomp profile the default one"`
 
+	// Resources say how much pods may take of the machine.
+	Resources Resources `yaml:",inline"`
+
 	MaxPods  int    `yaml:"maxPods" help:"how many pods may run here"`
 	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
 }
@@ -101,6 +104,7 @@ func DefaultAgent() *Agent {
 		ClusterDomain:       "cluster.local",
 		Bridge:              "skiff0",
 		ClusterCIDR:         "10.244.0.0/16",
+		Resources:           defaultResources(),
 		MaxPods:             110,
 		LogLevel:            "info",
 	}
@@ -151,5 +155,6 @@ func (c *Agent) Validate() field.ErrorList {
 	if c.MaxPods < 1 {
 		errs = append(errs, field.Invalid(field.NewPath("maxPods"), c.MaxPods, "must be at least 1"))
 	}
+	errs = append(errs, c.Resources.validate()...)
 	return append(errs, requireLogLevel(c.LogLevel)...)
 }

@@ -39,6 +39,10 @@ func (f *Flags) add(prefix string, structure reflect.Value) {
 		if structField.Anonymous {
 			continue
 		}
+		if structField.Tag.Get("yaml") == ",inline" {
+			f.add(prefix, value)
+			continue
+		}
 		name := prefix + kebab(strings.Split(structField.Tag.Get("yaml"), ",")[0])
 		help := structField.Tag.Get("help")
 		// The flag gets a variable of its own, because the file is read after

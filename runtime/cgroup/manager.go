@@ -172,6 +172,18 @@ func (m *Manager) SetupRoot(ctx context.Context, root Resources) error {
 	return m.set(ctx, m.tier(corev1.PodQOSBurstable), Resources{})
 }
 
+// LimitRoot changes the limits of kubepods as a whole.
+func (m *Manager) LimitRoot(ctx context.Context, r Resources) error { return m.set(ctx, m.tier(""), r) }
+
+// LimitExisting changes the limits of a cgroup that somebody else has made, named from the tree's top.
+func (m *Manager) LimitExisting(ctx context.Context, name string, r Resources) error {
+	name = path.Clean("/" + name)
+	if !m.tree.exists(m.path(name)) {
+		return fmt.Errorf("there is no cgroup %s", name)
+	}
+	return m.set(ctx, name, r)
+}
+
 // SetQOS changes the limits of the burstable or besteffort tier.
 func (m *Manager) SetQOS(ctx context.Context, qos corev1.PodQOSClass, r Resources) error {
 	return m.set(ctx, m.tier(qos), r)

@@ -160,6 +160,9 @@ func contains(list []string, s string) bool {
 
 func (treeV2) write(dir string, r Resources) error {
 	for _, w := range r.filesV2() {
+		if _, err := os.Stat(filepath.Join(mountPoint, dir, w.file)); w.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
+			continue // the kernel has no such controller
+		}
 		if err := writeFile(filepath.Join(mountPoint, dir, w.file), w.value); err != nil {
 			return err
 		}

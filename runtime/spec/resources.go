@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -43,8 +44,14 @@ func Resources(r *runtimeapi.LinuxContainerResources, m Machine) *specs.LinuxRes
 			out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: l.GetPageSize(), Limit: l.GetLimit()})
 		}
 	}
-	if m.Unified && len(r.GetUnified()) > 0 {
-		out.Unified = r.GetUnified()
+	for file, value := range r.GetUnified() {
+		if !m.Unified || (!m.Swap && strings.HasPrefix(file, "memory.swap.")) {
+			continue // the kernel has no such file
+		}
+		if out.Unified == nil {
+			out.Unified = map[string]string{}
+		}
+		out.Unified[file] = value
 	}
 	return out
 }
