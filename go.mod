@@ -45,6 +45,7 @@ require (
 	sigs.k8s.io/knftables v0.0.22
 )
 
+require go4.org/netipx v0.0.0-20260823151212-3075585bcbeb
 
 require (
 	cel.dev/expr v0.25.3 // indirect
