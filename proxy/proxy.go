@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -34,6 +35,7 @@ import (
 	"github.com/skiff-run/skiff/proxy/conntrack"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/healthcheck"
+	"github.com/skiff-run/skiff/proxy/policy"
 	"github.com/skiff-run/skiff/proxy/table"
 )
 
@@ -84,6 +86,10 @@ type Config struct {
 	CheckPeriod time.Duration
 	// DNS serves names too; nil turns it off.
 	DNS *dns.Config
+	// NetworkPolicy enforces NetworkPolicies; StateDir keeps what has to be known
+	// at a start while the API is away.
+	NetworkPolicy bool
+	StateDir      string
 	// HealthAddress and MetricsAddress are host:port; empty turns one off.
 	HealthAddress, MetricsAddress string
 	Logger                        *slog.Logger
@@ -107,6 +113,7 @@ type Proxy struct {
 	// conflicts are those that were logged.
 	conflicts map[table.Conflict]bool
 	names     *dns.Server
+	policies  *policy.Controller
 }
 
 // New returns a proxy that Run starts.
@@ -146,6 +153,17 @@ func New(config Config) (*Proxy, error) {
 			return nil, fmt.Errorf("watch the API: %w", err)
 		}
 	}
+	if config.NetworkPolicy {
+		policies, err := policy.New(policy.Config{
+			Client: config.Client, NodeName: config.NodeName, Node: p.own.Core().V1().Nodes().Informer(),
+			StateFile: filepath.Join(config.StateDir, "policies"), CheckPeriod: config.CheckPeriod, Logger: config.Logger.With("component", "policy"),
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.policies = policies
+		p.health.registry.MustRegister(policies.Collectors()...)
+	}
 	if config.DNS != nil {
 		p.node.Excluded = []netip.Addr{config.DNS.Address}
 		names, err := dns.NewServer(*config.DNS, &source{p})
@@ -163,6 +181,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if p.names != nil {
 		group.Go(func() error { return p.names.Run(ctx) })
+	}
+	if p.policies != nil {
+		group.Go(func() error { return p.policies.Run(ctx) })
 	}
 	group.Go(func() error { return p.health.serve(ctx, p.config.HealthAddress, p.config.MetricsAddress) })
 	p.start(ctx)
@@ -186,6 +207,11 @@ func (p *Proxy) Once(ctx context.Context) error {
 	if err := p.config.Backend.Sync(ctx, t); err != nil {
 		return err
 	}
+	if p.policies != nil {
+		if err := p.policies.Once(ctx); err != nil {
+			return err
+		}
+	}
 	if _, err = conntrack.FlowsOf(t).Forget(); err != nil || p.config.Retire == nil {
 		return err
 	}
@@ -202,7 +228,12 @@ func (p *Proxy) Print(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return p.config.Backend.Print(t), nil
+	text := p.config.Backend.Print(t)
+	if p.policies == nil {
+		return text, nil
+	}
+	more, err := p.policies.Print(ctx)
+	return text + more, err
 }
 
 // read reads the whole state from the API.

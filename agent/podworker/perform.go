@@ -55,6 +55,9 @@ func (w *worker) perform(ctx context.Context, pod *v1.Pod, state *podstate.Pod, 
 		if sandboxID, ips, err = w.createSandbox(ctx, pod, p); err != nil {
 			return
 		}
+		// The pod's address is reported now, while images are pulled: whoever
+		// enforces network policies has to know it before the first container runs.
+		w.signal()
 		// What to start in it is decided with the sandbox in place.
 		next := plan.Compute(plan.Input{
 			Pod: pod, Probes: w.Probes, Now: w.Now(), Failed: w.look().failed, Actuated: w.look().actuated,

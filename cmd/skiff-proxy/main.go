@@ -26,6 +26,7 @@ import (
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/mode"
+	"github.com/skiff-run/skiff/proxy/policy"
 	"github.com/skiff-run/skiff/proxy/table"
 )
 
@@ -64,7 +65,7 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 		Short: "Remove every rule and link the proxy made, and nothing else",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.Join(mode.Cleanup(cmd.Context()), dns.Cleanup(), tracking.Off(cmd.Context()))
+			return errors.Join(mode.Cleanup(cmd.Context()), policy.Cleanup(cmd.Context()), dns.Cleanup(), tracking.Off(cmd.Context()))
 		},
 	})
 	return command
@@ -144,7 +145,7 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 	if err != nil {
 		return proxy.Config{}, nil, err
 	}
-	settings := proxy.Config{NodeName: c.NodeName, Logger: logger}
+	settings := proxy.Config{NodeName: c.NodeName, NetworkPolicy: c.NetworkPolicy, StateDir: c.StateDir, Logger: logger}
 	if settings.NodeName == "" {
 		host, err := os.Hostname()
 		if err != nil {

@@ -38,6 +38,11 @@ type Proxy struct {
 	// primary in the mode nftables, every address in the others.
 	NodePortAddresses []string `yaml:"nodePortAddresses" help:"ranges of addresses that serve node ports, or primary for the node's own; when empty primary in the mode nftables, every address in others"`
 
+	// NetworkPolicy enforces NetworkPolicies on this machine.
+	NetworkPolicy bool `yaml:"networkPolicy" help:"enforce network policies"`
+	// StateDir keeps what has to be known at a start while the API is away.
+	StateDir string `yaml:"stateDir" help:"folder of what has to be known at a start while the API is away"`
+
 	// HealthPort serves /healthz and /livez; MetricsPort serves /metrics on loopback. 0 turns one off.
 	HealthPort  int `yaml:"healthPort" help:"port of /healthz; 0 turns it off"`
 	MetricsPort int `yaml:"metricsPort" help:"loopback port of /metrics; 0 turns it off"`
@@ -70,15 +75,17 @@ type DNS struct {
 // DefaultProxy returns the configuration of a machine nobody configured.
 func DefaultProxy() *Proxy {
 	return &Proxy{
-		TypeMeta:    TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
-		Kubeconfig:  "/etc/skiff/proxy.conf",
-		Mode:        "auto",
-		IPTables:    IPTables{Variant: "auto", LocalhostNodePorts: true},
-		ClusterCIDR: "10.244.0.0/16",
-		HealthPort:  10256,
-		MetricsPort: 10249,
-		DNS:         DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
-		LogLevel:    "info",
+		TypeMeta:      TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
+		Kubeconfig:    "/etc/skiff/proxy.conf",
+		Mode:          "auto",
+		IPTables:      IPTables{Variant: "auto", LocalhostNodePorts: true},
+		ClusterCIDR:   "10.244.0.0/16",
+		NetworkPolicy: true,
+		StateDir:      "/var/lib/skiff/proxy",
+		HealthPort:    10256,
+		MetricsPort:   10249,
+		DNS:           DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
+		LogLevel:      "info",
 	}
 }
 
@@ -95,6 +102,7 @@ func (c *Proxy) Validate() field.ErrorList {
 	if c.BootstrapKubeconfig != "" {
 		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)
 	}
+	errs = append(errs, requirePath("stateDir", c.StateDir)...)
 	errs = append(errs, requireOneOf("mode", c.Mode, ProxyModes()...)...)
 	errs = append(errs, requireOneOf("iptables.variant", c.IPTables.Variant, "auto", "nft", "legacy")...)
 	for _, text := range c.ClusterCIDRs() {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/skiff-run/skiff/proxy/nftables/inventory"
+	nft "github.com/skiff-run/skiff/proxy/nftables/inventory"
 )
 
 // seal is a mark of the kernel's that is different after others changed
@@ -43,7 +43,7 @@ func (p *program) seal() (seal, error) {
 	s := seal{taken: time.Now()}
 	var err error
 	if p.variant == NFT {
-		s.generation, err = inventory.Generation()
+		s.generation, err = nft.Generation()
 		return s, err
 	}
 	for i, table := range []string{mangle, filter, nat} {

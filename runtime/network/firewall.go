@@ -15,8 +15,9 @@ import (
 type firewall struct {
 	table, bridge string
 
-	mu  sync.Mutex // guards nft, made at the first use: Cleanup must work without the nft program
-	nft knftables.Interface
+	mu     sync.Mutex // guards what follows, made at the first use: Cleanup must work without the nft program
+	nft    knftables.Interface
+	policy knftables.Interface
 }
 
 func newFirewall(table, bridge string) *firewall { return &firewall{table: table, bridge: bridge} }

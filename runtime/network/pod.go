@@ -69,6 +69,9 @@ func (n *Network) attach(ctx context.Context, pod Pod, path string) ([]netip.Add
 		}
 		pod.Addresses = append(pod.Addresses, addr)
 	}
+	if err := n.nft.disown(ctx, pod.Addresses); err != nil {
+		return nil, err
+	}
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
 		return nil, fmt.Errorf("open namespace %s: %w", path, err)

@@ -102,6 +102,7 @@ func (o *Options) configure() (configurations, error) {
 	c.control.DataDir = filepath.Join(o.Data(), "control")
 	c.control.PKIDir = o.PKI()
 	c.agent.Kubeconfig, c.proxy.Kubeconfig = o.Kubeconfig("agent"), o.Kubeconfig("proxy")
+	c.proxy.StateDir = filepath.Join(o.Data(), "proxy")
 	c.agent.ClientCAFile = filepath.Join(o.PKI(), "ca.crt")
 	c.agent.TLSCertFile = filepath.Join(o.PKI(), "agent-server.crt")
 	c.agent.TLSKeyFile = filepath.Join(o.PKI(), "agent-server.key")
