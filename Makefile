@@ -72,3 +72,18 @@ lint: ## gofmt, go vet and the rules between rooms
 .PHONY: generate
 generate: ## make the generated code anew
 	hack/generate.sh
+
+# FOCUS= and SKIP= are regular expressions, PROCS= how many tests run at a time, UPDATE=1 brings
+# the baseline up to date.
+CONFORMANCE = hack/conformance.sh $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(PROCS),--procs $(PROCS)) $(if $(UPDATE),--update)
+
+.PHONY: conformance
+conformance: build ## Kubernetes' own conformance suite on two hosts; FOCUS= and SKIP= choose by name
+	$(CONFORMANCE)
+
+.PHONY: conformance-slice
+conformance-slice: build ## a short part of it, which the gate runs
+	$(CONFORMANCE) --list test/conformance/slice.txt
+
+conformance-%: build ## the tests of one area: -node, -network, -apps, -api, -storage, -auth, -cli, -scheduling, -instrumentation
+	$(CONFORMANCE) --area $(if $(filter api,$*),api-machinery,$*)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a registry on loopback with the test images, and prints the folder of
 # hosts.toml files that makes containerd use it for docker.io.
-#   hack/registry.sh start FOLDER [PORT]   hack/registry.sh stop FOLDER
+#   hack/registry.sh start FOLDER [PORT [FLAG...]]   hack/registry.sh stop FOLDER
+# The flags are those of test/images, which say what images to make.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 verb=$1 dir=$2 port=${3:-5000}
@@ -30,7 +31,10 @@ server = "http://127.0.0.1:$port"
 [host."http://127.0.0.1:$port"]
   capabilities = ["pull", "resolve"]
 HOSTS
-  [ -f "$dir/pushed" ] || { go run ./test/images --registry "127.0.0.1:$port" >&2 && touch "$dir/pushed"; }
+  if [ ! -f "$dir/pushed" ]; then
+    go run ./test/images --registry "127.0.0.1:$port" "${@:4}" >&2
+    touch "$dir/pushed"
+  fi
   echo "$dir/certs.d"
   ;;
 stop)
@@ -38,7 +42,7 @@ stop)
   rm -f "$dir/pid"
   ;;
 *)
-  echo "usage: $0 start|stop FOLDER [PORT]" >&2
+  echo "usage: $0 start|stop FOLDER [PORT [FLAG...]]" >&2
   exit 2
   ;;
 esac

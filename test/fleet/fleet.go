@@ -30,10 +30,12 @@ type Fleet struct {
 	*host.Network
 	// Binaries is the folder of the four programs.
 	Binaries string
+	// Mirrored are the registries that the switch's stands in for, docker.io
+	// when there are none.
+	Mirrored []string
 }
 
-// Add makes a host and boots it. It pulls images of docker.io from the
-// switch's registry.
+// Add makes a host and boots it. It pulls images from the switch's registry.
 func (f *Fleet) Add(name string) (*host.Host, error) {
 	h, err := f.Network.Add(name)
 	if err != nil {
@@ -44,9 +46,16 @@ func (f *Fleet) Add(name string) (*host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	mirror := fmt.Sprintf("server = \"https://registry-1.docker.io\"\n[host.\"http://%s:%d\"]\n  capabilities = [\"pull\", \"resolve\"]\n", f.Gateway(), registryPort)
-	if err := h.WriteFile("/etc/containerd/certs.d/docker.io/hosts.toml", []byte(mirror)); err != nil {
-		return nil, err
+	mirrored := f.Mirrored
+	if len(mirrored) == 0 {
+		mirrored = []string{"docker.io"}
+	}
+	for _, registry := range mirrored {
+		// It stands in for the whole registry: there is no way to the real one.
+		mirror := fmt.Sprintf("server = \"http://%[1]s:%[2]d\"\n[host.\"http://%[1]s:%[2]d\"]\n  capabilities = [\"pull\", \"resolve\"]\n", f.Gateway(), registryPort)
+		if err := h.WriteFile("/etc/containerd/certs.d/"+registry+"/hosts.toml", []byte(mirror)); err != nil {
+			return nil, err
+		}
 	}
 	return h, h.Boot()
 }

@@ -3,6 +3,8 @@
 // No registry of the outside world is needed.
 //
 //	go run ./test/images --registry 127.0.0.1:5000
+//
+// With --suite it makes those that Kubernetes' conformance tests use instead.
 package main
 
 import (
@@ -28,9 +30,12 @@ import (
 
 func main() {
 	registry := pflag.String("registry", "127.0.0.1:5000", "registry to push to, on loopback")
+	var s suite
+	pflag.StringVar(&s.programs, "suite", "", "folder of the conformance suite's programs: makes its images instead")
+	pflag.StringVar(&s.sources, "suite-sources", "", "folder of Kubernetes' module")
 	pflag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *registry)
+	err := run(ctx, *registry, s)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
@@ -45,9 +50,23 @@ type image struct {
 	config v1.Config
 }
 
-func run(ctx context.Context, registry string) error {
+func run(ctx context.Context, registry string, s suite) error {
 	path := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	for _, each := range []image{
+	images := demo(path)
+	if s.programs != "" {
+		images = s.images(path)
+	}
+	for _, each := range images {
+		if err := each.push(ctx, registry); err != nil {
+			return fmt.Errorf("image %s: %w", each.names[0], err)
+		}
+	}
+	return nil
+}
+
+// demo are the images that our own tests and the demo use.
+func demo(path []string) []image {
+	return []image{
 		{[]string{"library/busybox:latest", "library/busybox:1.36"}, busybox, v1.Config{Cmd: []string{"sh"}, Env: path}},
 		{[]string{"library/nginx:1.25", "library/nginx:1.26", "library/nginx:latest"}, nginx, v1.Config{
 			Cmd: []string{"nginx", "-g", "daemon off;"}, Env: path, StopSignal: "SIGQUIT", ExposedPorts: map[string]struct{}{"80/tcp": {}},
@@ -55,12 +74,7 @@ func run(ctx context.Context, registry string) error {
 		{[]string{"skiff/web:latest", "skiff/web:1", "skiff/web:2"}, web, v1.Config{
 			Entrypoint: []string{"/web"}, Env: path, ExposedPorts: map[string]struct{}{"8080/tcp": {}},
 		}},
-	} {
-		if err := each.push(ctx, registry); err != nil {
-			return fmt.Errorf("image %s: %w", each.names[0], err)
-		}
 	}
-	return nil
 }
 
 // push makes the image once and pushes it under each name; names of one image

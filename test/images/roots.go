@@ -42,6 +42,32 @@ func packages(ctx context.Context, root string, names ...string) error {
 	if err := command(ctx, dir, "apt-get", append([]string{"download", "-qq"}, names...)...); err != nil {
 		return fmt.Errorf("download %s: %w", strings.Join(names, " "), err)
 	}
+	return unpack(ctx, dir, root)
+}
+
+// withDependencies is packages for everything the named ones depend on, too, as
+// if nothing were installed.
+func withDependencies(ctx context.Context, root string, names ...string) error {
+	dir, err := os.MkdirTemp("", "skiff-packages-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Mkdir(filepath.Join(dir, "partial"), 0o777)); err != nil {
+		return err
+	}
+	arguments := append([]string{
+		"-qq", "-y", "-o", "Dir::State::status=/dev/null", "-o", "Dir::Cache::archives=" + dir, "-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root",
+		"install", "--download-only", "--no-install-recommends",
+	}, names...)
+	if err := command(ctx, dir, "apt-get", arguments...); err != nil {
+		return fmt.Errorf("download %s: %w", strings.Join(names, " "), err)
+	}
+	return unpack(ctx, dir, root)
+}
+
+// unpack unpacks the packages of a folder into root.
+func unpack(ctx context.Context, dir, root string) error {
 	archives, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil {
 		return err
@@ -162,5 +188,10 @@ func web(ctx context.Context, root string) error {
 	if err := skeleton(root); err != nil {
 		return err
 	}
-	return command(ctx, ".", "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "web"), "github.com/skiff-run/skiff/test/images/web")
+	return build(ctx, filepath.Join(root, "web"), "github.com/skiff-run/skiff/test/images/web")
+}
+
+// build makes a program without a C library.
+func build(ctx context.Context, output, pkg string) error {
+	return command(ctx, ".", "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", output, pkg)
 }
