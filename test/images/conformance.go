@@ -137,8 +137,9 @@ func pause(ctx context.Context, root string) error {
 	return build(ctx, filepath.Join(root, "pause"), "github.com/skiff-run/skiff/test/images/pause")
 }
 
-// shell is busybox with bash for its sh: Debian's ash loses the environment
-// variables whose names are no identifiers, which pods may have.
+// shell is busybox, with bash as the sh that is found first: Debian's ash loses
+// the environment variables whose names are no identifiers, which pods may have.
+// /bin/sh stays ash, whose words tests compare.
 func shell(ctx context.Context, root string) error {
 	if err := busybox(ctx, root); err != nil {
 		return err
@@ -151,8 +152,11 @@ func shell(ctx context.Context, root string) error {
 	if err := packages(ctx, unpacked, "bash-static"); err != nil {
 		return err
 	}
-	sh := filepath.Join(root, "bin/sh")
-	return errors.Join(os.Remove(sh), copyFile(filepath.Join(unpacked, "bin/bash-static"), sh, 0o755))
+	dir := filepath.Join(root, "usr/local/bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return copyFile(filepath.Join(unpacked, "bin/bash-static"), filepath.Join(dir, "sh"), 0o755)
 }
 
 // debian is shell and Debian packages with all they depend on.
