@@ -51,6 +51,10 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit
 	var s v1.ContainerStatus
 	if latest != nil {
 		s = describe(c, latest)
+		if latest.State == podstate.Created {
+			// Still what it was a moment ago; upstream rarely looks at this moment.
+			s.State = notStarted(hasInit)
+		}
 		if in.Actuated != nil && latest.State == podstate.Running {
 			if inForce, known := in.Actuated.Containers[c.Name]; known {
 				s.Resources = inForce.DeepCopy()
@@ -82,15 +86,20 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit
 	return s
 }
 
+// notStarted is the state of a container before its first start, of a pod with
+// or without init containers.
+func notStarted(hasInit bool) v1.ContainerState {
+	if hasInit {
+		return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: podInitializing}}
+	}
+	return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: containerCreating}}
+}
+
 // absent describes a container the runtime knows nothing of: not made yet, or
 // removed after it ended.
 func absent(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit, isInit bool) v1.ContainerStatus {
 	s := v1.ContainerStatus{Name: c.Name, Image: c.Image}
-	waiting := v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: containerCreating}}
-	if hasInit {
-		waiting.Waiting.Reason = podInitializing
-	}
-	s.State = waiting
+	s.State = notStarted(hasInit)
 	if old != nil && old.State.Waiting == nil && restartingAll(in) {
 		s.State.Waiting = &v1.ContainerStateWaiting{Reason: restartingReason, Message: restartingMessage}
 		s.LastTerminationState.Terminated = &v1.ContainerStateTerminated{Reason: restartingReason, Message: restartingMessage, ExitCode: 137}

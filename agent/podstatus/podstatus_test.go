@@ -171,3 +171,23 @@ func TestSidecarsCountUntilTheyStarted(t *testing.T) {
 		t.Errorf("condition %+v", c)
 	}
 }
+
+func TestACreatedContainerWaitsAsBefore(t *testing.T) {
+	t.Parallel()
+	pod := newPod(v1.RestartPolicyAlways)
+	reason := func() string {
+		created := podstate.Container{ID: "a1", Name: "a", SandboxID: "s", State: podstate.Created}
+		s := Generate(Input{Pod: pod, State: in(created), Probes: probes{}, Now: now})
+		if w := s.ContainerStatuses[0].State.Waiting; w != nil {
+			return w.Reason
+		}
+		return "does not wait"
+	}
+	if got := reason(); got != "ContainerCreating" {
+		t.Errorf("without init containers: %q", got)
+	}
+	pod.Spec.InitContainers = []v1.Container{{Name: "i", Image: "i"}}
+	if got := reason(); got != "PodInitializing" {
+		t.Errorf("with init containers: %q", got)
+	}
+}
