@@ -78,7 +78,8 @@ func Generate(in Input) *v1.PodStatus {
 	readiness(in, s)
 
 	s.Phase = phase(in.Pod, s, in.Terminal, plan.RegularStarted(in.Pod, in.State))
-	if over(in.Old.Phase) && !over(s.Phase) {
+	if over(in.Old.Phase) {
+		// Final: what failed for its deadline stays so, though its containers ended well.
 		s.Phase = in.Old.Phase
 	}
 	if s.Phase == in.Old.Phase {

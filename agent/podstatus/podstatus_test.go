@@ -191,3 +191,13 @@ func TestACreatedContainerWaitsAsBefore(t *testing.T) {
 		t.Errorf("with init containers: %q", got)
 	}
 }
+
+func TestAPodEndedForAReasonKeepsItThoughItsContainersEndWell(t *testing.T) {
+	t.Parallel()
+	verdict := &Verdict{Reason: "DeadlineExceeded", Message: "too long"}
+	first := Generate(Input{Pod: newPod(v1.RestartPolicyAlways), State: in(ended("a", 0)), Probes: probes{}, Verdict: verdict, Terminal: true, Now: now})
+	s := Generate(Input{Pod: newPod(v1.RestartPolicyAlways), Old: first, State: in(ended("a", 0)), Probes: probes{}, Terminal: true, Now: now})
+	if s.Phase != v1.PodFailed || s.Reason != "DeadlineExceeded" || s.Message != "too long" {
+		t.Errorf("phase %s, reason %q, message %q", s.Phase, s.Reason, s.Message)
+	}
+}
