@@ -10,7 +10,7 @@ DEMO_DIR := /var/lib/skiff-demo
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the four programs into bin/
@@ -52,6 +52,21 @@ cluster-down: ## take them away, with their data
 test: ## build and run every test; as root on Linux nothing is skipped
 	hack/test.sh
 
+# FOCUS= and SKIP= are regular expressions, PROCS= how many tests run at a time, UPDATE=1 brings
+# the baseline up to date.
+CONFORMANCE = hack/conformance.sh $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(PROCS),--procs $(PROCS)) $(if $(UPDATE),--update)
+
+.PHONY: conformance
+conformance: build ## Kubernetes' own conformance suite on two hosts; FOCUS= and SKIP= choose by name
+	$(CONFORMANCE)
+
+.PHONY: conformance-slice
+conformance-slice: build ## a short part of it, which the gate runs
+	$(CONFORMANCE) --list test/conformance/slice.txt
+
+conformance-%: build ## the tests of one area: -node, -network, -apps, -api, -storage, -auth, -cli, -scheduling, -instrumentation
+	$(CONFORMANCE) --area $(if $(filter api,$*),api-machinery,$*)
+
 .PHONY: soak
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer
 	hack/soak.sh $(or $(LENGTH),1h)
@@ -72,18 +87,3 @@ lint: ## gofmt, go vet and the rules between rooms
 .PHONY: generate
 generate: ## make the generated code anew
 	hack/generate.sh
-
-# FOCUS= and SKIP= are regular expressions, PROCS= how many tests run at a time, UPDATE=1 brings
-# the baseline up to date.
-CONFORMANCE = hack/conformance.sh $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(PROCS),--procs $(PROCS)) $(if $(UPDATE),--update)
-
-.PHONY: conformance
-conformance: build ## Kubernetes' own conformance suite on two hosts; FOCUS= and SKIP= choose by name
-	$(CONFORMANCE)
-
-.PHONY: conformance-slice
-conformance-slice: build ## a short part of it, which the gate runs
-	$(CONFORMANCE) --list test/conformance/slice.txt
-
-conformance-%: build ## the tests of one area: -node, -network, -apps, -api, -storage, -auth, -cli, -scheduling, -instrumentation
-	$(CONFORMANCE) --area $(if $(filter api,$*),api-machinery,$*)
