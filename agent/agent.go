@@ -34,6 +34,7 @@ import (
 	"github.com/skiff-run/skiff/agent/hostfiles"
 	"github.com/skiff-run/skiff/agent/housekeeping"
 	"github.com/skiff-run/skiff/agent/image"
+	"github.com/skiff-run/skiff/agent/localvolume"
 	"github.com/skiff-run/skiff/agent/node"
 	"github.com/skiff-run/skiff/agent/objects"
 	"github.com/skiff-run/skiff/agent/podsource"
@@ -151,7 +152,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	nodes := node.NewManager(node.Config{
 		Client: a.Client, Runtime: a.Runtime, Events: events, Logger: a.Logger, Name: a.NodeName, IP: a.NodeIP,
 		Labels: a.Settings.NodeLabels, Port: int32(a.Settings.Port), Facts: a.facts,
-		Pressure: func() node.Pressure { return pressures(evictor) },
+		Pressure:    func() node.Pressure { return pressures(evictor) },
+		Annotations: a.annotations(),
 	})
 	services := node.NewServices(a.Client)
 	routes := newRoutes(a.Host, a.Logger, nodes.Wake)
@@ -163,7 +165,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
 	volumes := volume.New(volume.Config{
-		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
+		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Claims: claims{a.Client, nodes}, Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
 	})
 	writer := statuswriter.New(a.Client, a.Logger)
 	statuses := &mirrored{Writer: writer}
@@ -219,6 +221,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	background(nodes.Run)
 	background(used.Run)
 	background(peers.Run)
+	if dir := a.Settings.LocalVolumesDir; dir != "" {
+		background((&localvolume.Keeper{Client: a.Client, Node: a.NodeName, Dir: dir, Logger: a.Logger}).Run)
+	}
 	background(services.Run)
 	background(routes.run)
 	background(writer.Run)

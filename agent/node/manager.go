@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime"
 	"slices"
@@ -61,7 +62,9 @@ type Config struct {
 	Name    string
 	IP      net.IP
 	Labels  map[string]string
-	Port    int32
+	// Annotations the node keeps on its object.
+	Annotations map[string]string
+	Port        int32
 	// Pressure tells what the machine runs short of.
 	Pressure func() Pressure
 	Facts    *Facts
@@ -262,6 +265,9 @@ func (m *Manager) setMeta(node *v1.Node) {
 	if node.Labels == nil {
 		node.Labels = map[string]string{}
 	}
+	for key, value := range m.Annotations {
+		metav1.SetMetaDataAnnotation(&node.ObjectMeta, key, value)
+	}
 	node.Labels[v1.LabelHostname] = m.Name
 	node.Labels[v1.LabelOSStable] = runtime.GOOS
 	node.Labels[v1.LabelArchStable] = runtime.GOARCH
@@ -330,6 +336,9 @@ func setCondition(s *v1.NodeStatus, c v1.NodeCondition) {
 
 // unchanged compares without the times of the heartbeat.
 func unchanged(a, b *v1.Node) bool {
+	if !maps.Equal(a.Annotations, b.Annotations) {
+		return false
+	}
 	strip := func(n *v1.Node) (map[string]string, v1.NodeStatus) {
 		s := *n.Status.DeepCopy()
 		for i := range s.Conditions {
@@ -354,8 +363,10 @@ func (m *Manager) patch(ctx context.Context, from, to *v1.Node) (*v1.Node, error
 		}
 		return strategicpatch.CreateTwoWayMergePatch(before, after, v1.Node{})
 	}
-	if !equality.Semantic.DeepEqual(from.Labels, to.Labels) {
-		patch, err := diff(&v1.Node{ObjectMeta: metav1.ObjectMeta{Labels: from.Labels}}, &v1.Node{ObjectMeta: metav1.ObjectMeta{Labels: to.Labels}})
+	if !maps.Equal(from.Labels, to.Labels) || !maps.Equal(from.Annotations, to.Annotations) {
+		patch, err := diff(
+			&v1.Node{ObjectMeta: metav1.ObjectMeta{Labels: from.Labels, Annotations: from.Annotations}},
+			&v1.Node{ObjectMeta: metav1.ObjectMeta{Labels: to.Labels, Annotations: to.Annotations}})
 		if err != nil {
 			return nil, err
 		}

@@ -56,7 +56,7 @@ func (r *request) setUpEmptyDir() error {
 	if err := os.Chmod(r.path, 0o777); err != nil {
 		return fmt.Errorf("open the volume to the containers: %w", err)
 	}
-	return setOwnership(r.path, fsGroup(r.pod), false)
+	return setOwnership(r.path, fsGroup(r.pod), false, v1.FSGroupChangeAlways)
 }
 
 // memoryLimit is the size of a memory volume: its own limit, else the pod's

@@ -32,7 +32,7 @@ func (r *request) writeFiles(files map[string]atomicdir.File, inMemory bool) err
 		}
 	}
 	group := fsGroup(r.pod)
-	changed, err := atomicdir.Write(r.path, files, func(dataDir string) error { return setOwnership(dataDir, group, true) })
+	changed, err := atomicdir.Write(r.path, files, func(dataDir string) error { return setOwnership(dataDir, group, true, v1.FSGroupChangeAlways) })
 	if err != nil {
 		return err
 	}

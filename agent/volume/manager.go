@@ -35,6 +35,8 @@ type Config struct {
 	RootDir string
 	Objects Objects
 	Tokens  Tokens
+	// Claims is nil where there is no API: claims are refused then.
+	Claims  Claims
 	Mounter mount.Interface
 	// MemoryCapacity bounds memory volumes without a limit of their own, in bytes.
 	MemoryCapacity int64
@@ -43,10 +45,13 @@ type Config struct {
 
 // Manager makes and removes volumes. Calls for different pods may run at the
 // same time; calls for one pod must not.
-type Manager struct{ Config }
+type Manager struct {
+	Config
+	locks locks
+}
 
 // New returns a manager.
-func New(c Config) *Manager { return &Manager{c} }
+func New(c Config) *Manager { return &Manager{Config: c} }
 
 // Node is what downward API volumes need to know of pod and node.
 type Node struct {
@@ -66,7 +71,7 @@ type kind struct {
 
 // kinds lists every supported volume type.
 func kinds() []kind {
-	return []kind{emptyDirKind(), configMapKind(), secretKind(), downwardKind(), projectedKind(), hostPathKind()}
+	return []kind{emptyDirKind(), configMapKind(), secretKind(), downwardKind(), projectedKind(), hostPathKind(), claimKind()}
 }
 
 func kindOf(v *v1.Volume) (kind, bool) {
@@ -103,6 +108,14 @@ func (m *Manager) Path(pod *v1.Pod, name string) (string, bool) {
 		k, ok := kindOf(v)
 		if !ok {
 			return "", false
+		}
+		if k.dir == "" && v.HostPath == nil {
+			// Where it is was found when it was set up.
+			r, err := m.recordOf(pod.UID, name)
+			if err != nil || r == nil || r.Path == "" || r.Block {
+				return "", false
+			}
+			return r.Path, true
 		}
 		return m.path(pod, v, k), true
 	}
@@ -166,7 +179,17 @@ func (m *Manager) TearDown(uid types.UID) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	// Mounts of parts of volumes go before the volumes.
+	if err := m.unmountBelow(filepath.Join(dir, "volume-subpaths")); err != nil {
+		return err
+	}
+	if err := m.release(uid); err != nil {
+		return err
+	}
 	if err := m.unmountBelow(dir); err != nil {
+		return err
+	}
+	if err := m.refuseMounts(dir); err != nil {
 		return err
 	}
 	for _, sub := range []string{"volume-subpaths", "volumes"} {
@@ -209,6 +232,14 @@ func (m *Manager) Pods() ([]types.UID, error) {
 // unmountBelow unmounts everything mounted in dir, innermost first. It must
 // never leave a mount in place and let a removal walk into it.
 func (m *Manager) unmountBelow(dir string) error {
+	// The kernel lists mounts by the path without links.
+	dir, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("resolve the pod's directory: %w", err)
+	}
 	points, err := m.Mounter.List()
 	if err != nil {
 		return fmt.Errorf("list mounts: %w", err)

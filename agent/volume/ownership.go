@@ -1,10 +1,12 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
+	"syscall"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -17,39 +19,90 @@ func fsGroup(pod *v1.Pod) *int64 {
 	return pod.Spec.SecurityContext.FSGroup
 }
 
-// setOwnership gives everything in dir to the group: readable, and writable
-// unless readOnly; new files inherit the group.
-func setOwnership(dir string, group *int64, readOnly bool) error {
-	if group == nil {
+// changePolicy says when a volume that keeps its content is given to the group.
+func changePolicy(pod *v1.Pod) v1.PodFSGroupChangePolicy {
+	if c := pod.Spec.SecurityContext; c != nil && c.FSGroupChangePolicy != nil {
+		return *c.FSGroupChangePolicy
+	}
+	return v1.FSGroupChangeAlways
+}
+
+// Bits of files and directories that the group gets.
+const (
+	groupWrites fs.FileMode = 0o660
+	groupReads  fs.FileMode = 0o440
+	groupEnters fs.FileMode = 0o110
+)
+
+// setOwnership gives everything in dir to the group: readable, and writable unless
+// readOnly; new files inherit the group. The directory itself is last, so that with
+// OnRootMismatch a change that was cut short is taken up again. No link leads the
+// walk out of the volume, whatever a container does meanwhile.
+func setOwnership(dir string, group *int64, readOnly bool, policy v1.PodFSGroupChangePolicy) error {
+	if group == nil || policy == v1.FSGroupChangeOnRootMismatch && owned(dir, *group, readOnly) {
 		return nil
 	}
-	return filepath.WalkDir(dir, func(p string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("set the group of %s: %w", p, err)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return fmt.Errorf("set the group of %s: %w", p, err)
-		}
-		if err := os.Lchown(p, -1, int(*group)); err != nil {
-			return fmt.Errorf("set the group of %s: %w", p, err)
-		}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			// A link has no mode of its own.
-			return nil
-		}
-		mode := info.Mode() | 0o660
-		if readOnly {
-			mode = info.Mode() | 0o440
-		}
-		if info.IsDir() {
-			mode |= fs.ModeSetgid | 0o110
-		}
-		if err := os.Chmod(p, mode); err != nil {
-			return fmt.Errorf("set the mode of %s: %w", p, err)
-		}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("open the volume: %w", err)
+	}
+	defer root.Close()
+	return giveTree(root, ".", int(*group), readOnly)
+}
+
+// owned reports whether the directory itself is as setOwnership leaves it.
+func owned(dir string, group int64, readOnly bool) bool {
+	info, err := os.Stat(dir)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	wanted := groupBits(readOnly) | groupEnters
+	return ok && int64(stat.Gid) == group && info.Mode().Perm()&wanted == wanted && info.Mode()&fs.ModeSetgid != 0
+}
+
+func groupBits(readOnly bool) fs.FileMode {
+	if readOnly {
+		return groupReads
+	}
+	return groupWrites
+}
+
+func giveTree(root *os.Root, name string, group int, readOnly bool) error {
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// A container that shares the volume removed it meanwhile.
 		return nil
-	})
+	}
+	if err != nil {
+		return fmt.Errorf("set the group of %s: %w", name, err)
+	}
+	if info.IsDir() {
+		entries, err := fs.ReadDir(root.FS(), name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set the group of what is in %s: %w", name, err)
+		}
+		for _, e := range entries {
+			if err := giveTree(root, path.Join(name, e.Name()), group, readOnly); err != nil {
+				return err
+			}
+		}
+	}
+	if err := root.Lchown(name, -1, group); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set the group of %s: %w", name, err)
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		// A link has no mode of its own.
+		return nil
+	}
+	mode := info.Mode() | groupBits(readOnly)
+	if info.IsDir() {
+		mode |= fs.ModeSetgid | groupEnters
+	}
+	if err := root.Chmod(name, mode&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set the mode of %s: %w", name, err)
+	}
+	return nil
 }
 
 // commonUser is the user all containers run as, or nil when they differ.

@@ -44,7 +44,10 @@ type Agent struct {
 	RunDir           string `yaml:"runDir" help:"folder of sockets and namespaces"`
 	PodLogsDir       string `yaml:"podLogsDir" help:"folder of the container logs"`
 	ContainerLogsDir string `yaml:"containerLogsDir" help:"folder of the links to container logs"`
-	StaticPodPath    string `yaml:"staticPodPath" help:"folder of static pod manifests"`
+	// LocalVolumesDir holds the volumes that the storage class local-path makes here.
+	// Empty: this node offers none.
+	LocalVolumesDir string `yaml:"localVolumesDir" help:"folder of the volumes that storage class local-path makes here; none when empty"`
+	StaticPodPath   string `yaml:"staticPodPath" help:"folder of static pod manifests"`
 
 	ContainerdAddress   string `yaml:"containerdAddress" help:"containerd's socket"`
 	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace of the pods"`
@@ -93,6 +96,7 @@ func DefaultAgent() *Agent {
 		RunDir:              "/run/skiff",
 		PodLogsDir:          "/var/log/pods",
 		ContainerLogsDir:    "/var/log/containers",
+		LocalVolumesDir:     "/var/lib/skiff/volumes",
 		StaticPodPath:       "/etc/skiff/pods",
 		ContainerdAddress:   "/run/containerd/containerd.sock",
 		ContainerdNamespace: "k8s.io",
@@ -127,6 +131,9 @@ func (c *Agent) Validate() field.ErrorList {
 		{"containerLogsDir", c.ContainerLogsDir}, {"containerdAddress", c.ContainerdAddress},
 	} {
 		errs = append(errs, requirePath(p.name, p.value)...)
+	}
+	if c.LocalVolumesDir != "" {
+		errs = append(errs, requirePath("localVolumesDir", c.LocalVolumesDir)...)
 	}
 	if c.BootstrapKubeconfig != "" {
 		errs = append(errs, requirePath("bootstrapKubeconfig", c.BootstrapKubeconfig)...)

@@ -109,6 +109,7 @@ func (o *Options) configure() (configurations, error) {
 	c.agent.RootDir, c.agent.StateDir, c.agent.RunDir = o.path("var/lib/kubelet"), filepath.Join(o.Data(), "agent"), o.Run()
 	c.agent.PodLogsDir, c.agent.ContainerLogsDir = o.path("var/log/pods"), o.path("var/log/containers")
 	c.agent.StaticPodPath = o.path("etc/skiff/pods")
+	c.agent.LocalVolumesDir = filepath.Join(o.Data(), "volumes")
 	c.agent.RegistryConfigDir = o.path("etc/containerd/certs.d")
 	c.agent.ContainerdAddress = o.ContainerdSocket()
 
