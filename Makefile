@@ -67,6 +67,11 @@ conformance-slice: build ## a short part of it, which the gate runs
 conformance-%: build ## the tests of one area: -node, -network, -apps, -api, -storage, -auth, -cli, -scheduling, -instrumentation
 	$(CONFORMANCE) --area $(if $(filter api,$*),api-machinery,$*)
 
+.PHONY: test-ipvs
+test-ipvs: ## test the proxy's modes on another kernel, which has IPVS, in a virtual machine (QEMU); a few minutes
+	hack/deps.sh --test --machines
+	go run ./test/machines/run -timeout 15m ./proxy/ipvs ./proxy/nftables ./proxy/iptables
+
 .PHONY: soak
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer
 	hack/soak.sh $(or $(LENGTH),1h)

@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
 # Installs the programs Skiff needs from Debian, when they are missing.
-#   hack/deps.sh [--test]    --test adds what only the tests and the demo need
+#   hack/deps.sh [--test] [--machines]
+# --test adds what only the tests and the demo need, --machines what the tests in
+# virtual machines need.
 set -euo pipefail
 wanted="containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2"
-[ "${1:-}" = --test ] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl busybox:busybox-static"
+[[ " $* " = *" --test "* ]] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl busybox:busybox-static"
+case " $* " in
+*" --machines "*)
+  wanted="$wanted qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static iptables:iptables ipset:ipset ipvsadm:ipvsadm"
+  ;;
+esac
 missing=()
 for each in $wanted; do
   command -v "${each%%:*}" >/dev/null || [ -x "/usr/sbin/${each%%:*}" ] || missing+=("${each##*:}")
@@ -15,4 +22,4 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing ${missing[*]}"
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

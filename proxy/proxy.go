@@ -84,6 +84,8 @@ type Config struct {
 	// CheckPeriod is how often the kernel is compared with what was programmed;
 	// 0: every 30 seconds.
 	CheckPeriod time.Duration
+	// MinSyncPeriod is the least time from one sync to the next.
+	MinSyncPeriod time.Duration
 	// DNS serves names too; nil turns it off.
 	DNS *dns.Config
 	// NetworkPolicy enforces NetworkPolicies; StateDir keeps what has to be known
@@ -108,8 +110,10 @@ type Proxy struct {
 	services corelisters.ServiceLister
 	slices   cache.Indexer
 	changed  chan struct{}
-	health   *health
-	checks   *healthcheck.Servers
+	// begun is when the last sync began.
+	begun  time.Time
+	health *health
+	checks *healthcheck.Servers
 	// conflicts are those that were logged.
 	conflicts map[table.Conflict]bool
 	names     *dns.Server
@@ -346,7 +350,7 @@ func (p *Proxy) wait(ctx context.Context, again, retire, check <-chan time.Time)
 			select {
 			case <-ctx.Done():
 				return ended
-			case <-time.After(settle):
+			case <-time.After(max(settle, p.config.MinSyncPeriod-time.Since(p.begun))):
 			}
 			select {
 			case <-p.changed:
@@ -373,6 +377,7 @@ func (p *Proxy) check(ctx context.Context) bool {
 
 func (p *Proxy) sync(ctx context.Context) error {
 	begin := time.Now()
+	p.begun = begin
 	pending := p.health.pendingSince()
 	t, err := p.table()
 	if err != nil {

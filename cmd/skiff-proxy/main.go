@@ -164,6 +164,9 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 	}
 	settings.Mode, settings.Backend, settings.NodePorts = chosen.Name, chosen.Backend, chosen.NodePorts
 	settings.Retire = func(ctx context.Context) (bool, error) { return mode.Retire(ctx, chosen.Name) }
+	if chosen.Name == "ipvs" {
+		settings.CheckPeriod, settings.MinSyncPeriod = c.IPVS.Periods()
+	}
 	if len(c.NodePortAddresses) > 0 {
 		if settings.NodePorts, err = table.ParseNodePortAddresses(c.NodePortAddresses); err != nil {
 			return settings, nil, fmt.Errorf("nodePortAddresses: %w", err)
@@ -182,6 +185,11 @@ func modeOptions(c *config.Proxy, logger *slog.Logger) mode.Options {
 	options := mode.Options{Logger: logger, IPTables: mode.IPTables{LocalhostNodePorts: c.IPTables.LocalhostNodePorts}}
 	if c.IPTables.Variant != "auto" {
 		options.IPTables.Variant = c.IPTables.Variant
+	}
+	options.IPVS = mode.IPVS{Scheduler: c.IPVS.Scheduler, StrictARP: c.IPVS.StrictARP}
+	options.IPVS.TCPTimeout, options.IPVS.TCPFinTimeout, options.IPVS.UDPTimeout = c.IPVS.Timeouts()
+	for _, text := range c.IPVS.ExcludeCIDRs {
+		options.IPVS.ExcludeCIDRs = append(options.IPVS.ExcludeCIDRs, netip.MustParsePrefix(text))
 	}
 	for _, text := range c.ClusterCIDRs() {
 		options.ClusterCIDRs = append(options.ClusterCIDRs, netip.MustParsePrefix(text))

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -28,8 +29,9 @@ type Proxy struct {
 
 	// Mode is how the kernel is programmed. auto is nftables where the kernel has
 	// it, otherwise iptables.
-	Mode     string   `yaml:"mode" help:"how the kernel is programmed: auto, nftables, iptables"`
+	Mode     string   `yaml:"mode" help:"how the kernel is programmed: auto, nftables, iptables, ipvs"`
 	IPTables IPTables `yaml:"iptables"`
+	IPVS     IPVS     `yaml:"ipvs"`
 	// ClusterCIDR is the range of all pods, or two with a comma between them, one
 	// of each family: what comes from elsewhere to a service is masqueraded.
 	ClusterCIDR string `yaml:"clusterCIDR" help:"range of all pods, or two (IPv4,IPv6)"`
@@ -62,6 +64,35 @@ type IPTables struct {
 	LocalhostNodePorts bool `yaml:"localhostNodePorts" help:"mode iptables: serve node ports on 127.0.0.1 too"`
 }
 
+// IPVS configures the mode ipvs, with kube-proxy's names. Durations are written
+// as Go does, for example 15m0s.
+type IPVS struct {
+	// Scheduler chooses the endpoint of a connection.
+	Scheduler string `yaml:"scheduler" help:"mode ipvs: how endpoints are chosen: rr, wrr, lc, wlc, sh, mh, dh, sed or nq"`
+	// StrictARP makes the machine answer ARP for an address only on the link that
+	// has it. Addresses of load balancers that are announced need it, because in
+	// this mode every machine holds them.
+	StrictARP bool `yaml:"strictARP" help:"mode ipvs: answer ARP for a link's own addresses only"`
+	// SyncPeriod is how often the kernel is compared with what was programmed,
+	// MinSyncPeriod the least time between two changes of it.
+	SyncPeriod    string `yaml:"syncPeriod" help:"mode ipvs: how often the kernel is compared with what was programmed"`
+	MinSyncPeriod string `yaml:"minSyncPeriod" help:"mode ipvs: the least time between two changes of the kernel"`
+	// ExcludeCIDRs are addresses whose virtual services are never removed.
+	ExcludeCIDRs []string `yaml:"excludeCIDRs" help:"mode ipvs: ranges whose virtual services are left alone"`
+	// TCPTimeout, TCPFinTimeout and UDPTimeout are how long connections are
+	// remembered that say nothing, of TCP, of TCP after a FIN, and of UDP. 0s leaves
+	// the kernel's.
+	TCPTimeout    string `yaml:"tcpTimeout" help:"mode ipvs: how long an idle TCP connection is remembered; 0s leaves the kernel's"`
+	TCPFinTimeout string `yaml:"tcpFinTimeout" help:"mode ipvs: the same after a FIN"`
+	UDPTimeout    string `yaml:"udpTimeout" help:"mode ipvs: the same for UDP"`
+}
+
+// IPVSSchedulers are the values of IPVS.Scheduler. That the proxy takes each is
+// tested there.
+func IPVSSchedulers() []string {
+	return []string{"rr", "wrr", "lc", "wlc", "sh", "mh", "dh", "sed", "nq"}
+}
+
 // DNS configures the cluster's name server on this machine.
 type DNS struct {
 	Enabled bool `yaml:"enabled" help:"serve cluster DNS"`
@@ -75,10 +106,13 @@ type DNS struct {
 // DefaultProxy returns the configuration of a machine nobody configured.
 func DefaultProxy() *Proxy {
 	return &Proxy{
-		TypeMeta:      TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
-		Kubeconfig:    "/etc/skiff/proxy.conf",
-		Mode:          "auto",
-		IPTables:      IPTables{Variant: "auto", LocalhostNodePorts: true},
+		TypeMeta:   TypeMeta{APIVersion: APIVersion, Kind: ProxyKind},
+		Kubeconfig: "/etc/skiff/proxy.conf",
+		Mode:       "auto",
+		IPTables:   IPTables{Variant: "auto", LocalhostNodePorts: true},
+		IPVS: IPVS{
+			Scheduler: "rr", SyncPeriod: "30s", MinSyncPeriod: "0s", TCPTimeout: "0s", TCPFinTimeout: "0s", UDPTimeout: "0s",
+		},
 		ClusterCIDR:   "10.244.0.0/16",
 		NetworkPolicy: true,
 		StateDir:      "/var/lib/skiff/proxy",
@@ -93,7 +127,7 @@ func DefaultProxy() *Proxy {
 func (c *Proxy) ClusterCIDRs() []string { return strings.Split(c.ClusterCIDR, ",") }
 
 // ProxyModes are the values of Mode. That the proxy serves each is tested there.
-func ProxyModes() []string { return []string{"auto", "nftables", "iptables"} }
+func ProxyModes() []string { return []string{"auto", "nftables", "iptables", "ipvs"} }
 
 // Validate names every field that cannot be used, and what would be right.
 func (c *Proxy) Validate() field.ErrorList {
@@ -105,6 +139,7 @@ func (c *Proxy) Validate() field.ErrorList {
 	errs = append(errs, requirePath("stateDir", c.StateDir)...)
 	errs = append(errs, requireOneOf("mode", c.Mode, ProxyModes()...)...)
 	errs = append(errs, requireOneOf("iptables.variant", c.IPTables.Variant, "auto", "nft", "legacy")...)
+	errs = append(errs, c.IPVS.validate()...)
 	for _, text := range c.ClusterCIDRs() {
 		_, clusterErrs := requirePrefix("clusterCIDR", text)
 		errs = append(errs, clusterErrs...)
@@ -137,4 +172,41 @@ func (c *Proxy) Validate() field.ErrorList {
 		}
 	}
 	return append(errs, requireLogLevel(c.LogLevel)...)
+}
+
+func (c *IPVS) validate() field.ErrorList {
+	errs := requireOneOf("ipvs.scheduler", c.Scheduler, IPVSSchedulers()...)
+	for i, text := range c.ExcludeCIDRs {
+		_, prefixErrs := requirePrefix(fmt.Sprintf("ipvs.excludeCIDRs[%d]", i), text)
+		errs = append(errs, prefixErrs...)
+	}
+	for _, d := range []struct{ name, value string }{
+		{"syncPeriod", c.SyncPeriod}, {"minSyncPeriod", c.MinSyncPeriod},
+		{"tcpTimeout", c.TCPTimeout}, {"tcpFinTimeout", c.TCPFinTimeout}, {"udpTimeout", c.UDPTimeout},
+	} {
+		errs = append(errs, requireDuration("ipvs."+d.name, d.value, 0, 31*24*time.Hour)...)
+	}
+	if len(errs) == 0 && mustDuration(c.SyncPeriod) < max(time.Second, mustDuration(c.MinSyncPeriod)) {
+		errs = append(errs, field.Invalid(path("ipvs.syncPeriod"), c.SyncPeriod, "must be at least 1s and not less than minSyncPeriod"))
+	}
+	return errs
+}
+
+// mustDuration reads what requireDuration has checked.
+func mustDuration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
+// Periods are SyncPeriod and MinSyncPeriod after validation.
+func (c *IPVS) Periods() (sync, minSync time.Duration) {
+	return mustDuration(c.SyncPeriod), mustDuration(c.MinSyncPeriod)
+}
+
+// Timeouts are TCPTimeout, TCPFinTimeout and UDPTimeout after validation.
+func (c *IPVS) Timeouts() (tcp, tcpFin, udp time.Duration) {
+	return mustDuration(c.TCPTimeout), mustDuration(c.TCPFinTimeout), mustDuration(c.UDPTimeout)
 }

@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/skiff-run/skiff/proxy"
 	"github.com/skiff-run/skiff/proxy/iptables"
+	"github.com/skiff-run/skiff/proxy/ipvs"
 	"github.com/skiff-run/skiff/proxy/nftables"
 	"github.com/skiff-run/skiff/proxy/table"
 )
@@ -29,6 +31,7 @@ type Options struct {
 	// cluster address is masqueraded.
 	ClusterCIDRs []netip.Prefix
 	IPTables     IPTables
+	IPVS         IPVS
 	Logger       *slog.Logger
 }
 
@@ -38,6 +41,19 @@ type IPTables struct {
 	Variant string
 	// LocalhostNodePorts serves node ports on 127.0.0.0/8 too.
 	LocalhostNodePorts bool
+}
+
+// IPVS are options of the mode ipvs.
+type IPVS struct {
+	// Scheduler is how the kernel names what chooses endpoints.
+	Scheduler string
+	// StrictARP makes the machine answer ARP for a link's own addresses only.
+	StrictARP bool
+	// ExcludeCIDRs are addresses whose virtual services are left alone.
+	ExcludeCIDRs []netip.Prefix
+	// TCPTimeout, TCPFinTimeout and UDPTimeout are how long idle connections are
+	// remembered; 0 leaves the kernel's.
+	TCPTimeout, TCPFinTimeout, UDPTimeout time.Duration
 }
 
 // definition is a mode.
@@ -76,6 +92,16 @@ var modes = []definition{
 			})
 		},
 		retire: atOnce(iptables.Cleanup), cleanup: iptables.Cleanup,
+	},
+	{
+		name: "ipvs",
+		open: func(o Options) (proxy.Backend, error) {
+			return ipvs.New(ipvs.Options{
+				ClusterCIDRs: o.ClusterCIDRs, Scheduler: o.IPVS.Scheduler, StrictARP: o.IPVS.StrictARP, ExcludeCIDRs: o.IPVS.ExcludeCIDRs,
+				TCPTimeout: o.IPVS.TCPTimeout, TCPFinTimeout: o.IPVS.TCPFinTimeout, UDPTimeout: o.IPVS.UDPTimeout, Logger: o.Logger,
+			})
+		},
+		retire: ipvs.Retire, cleanup: ipvs.Cleanup,
 	},
 }
 

@@ -11,11 +11,18 @@ import (
 
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/proxy"
+	"github.com/skiff-run/skiff/proxy/ipvs"
 )
 
 func TestTheConfigurationKnowsEveryMode(t *testing.T) {
 	if !slices.Equal(Names(), config.ProxyModes()) {
 		t.Errorf("modes are %v, configuration takes %v", Names(), config.ProxyModes())
+	}
+}
+
+func TestTheConfigurationKnowsEveryScheduler(t *testing.T) {
+	if !slices.Equal(ipvs.Schedulers(), config.IPVSSchedulers()) {
+		t.Errorf("schedulers are %v, configuration takes %v", ipvs.Schedulers(), config.IPVSSchedulers())
 	}
 }
 

@@ -1,0 +1,157 @@
+// Command run runs the tests of packages in a small virtual machine: on another
+// kernel, as root, with everything loaded. A test that is skipped there has
+// missed what it is for, and counts as failed.
+//
+//	go run ./test/machines/run [flags] PACKAGE...
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/skiff-run/skiff/test/machines"
+)
+
+type options struct {
+	kernel, pattern, bench, shell string
+	packages                      []string
+	limit                         time.Duration
+	cpus, memory                  int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.kernel, "kernel", "", "folder of a kernel that test/machines/kernel.sh unpacked; it is run when this is empty")
+	flag.StringVar(&o.pattern, "run", ".", "pattern of the tests to run")
+	flag.StringVar(&o.bench, "bench", "", "pattern of the benchmarks to run")
+	flag.StringVar(&o.shell, "shell", "", "a shell command to run in the machine after the tests")
+	flag.DurationVar(&o.limit, "timeout", 10*time.Minute, "limit for everything")
+	flag.IntVar(&o.cpus, "cpus", 2, "processors of the machine")
+	flag.IntVar(&o.memory, "memory", 2048, "memory of the machine, in MiB")
+	flag.Parse()
+	o.packages = flag.Args()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	err := run(ctx, o)
+	cancel()
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run tests in a machine:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	folder, err := os.MkdirTemp("", "skiff-machine-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	if o.kernel == "" {
+		if o.kernel, err = kernel(ctx); err != nil {
+			return err
+		}
+	}
+	initrd, err := machines.Small(ctx, o.kernel, folder)
+	if err != nil {
+		return err
+	}
+	for i, name := range o.packages {
+		if err := build(ctx, name, binary(folder, i)); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	machine, err := machines.Start(ctx, machines.Config{
+		Kernel: filepath.Join(o.kernel, "vmlinuz"), Initrd: initrd, CPUs: o.cpus, Memory: o.memory, Folder: folder, BootLimit: 2 * time.Minute,
+	})
+	if err != nil {
+		return err
+	}
+	// Once it was told to switch itself off there is nothing left to kill.
+	defer func() { err = errors.Join(err, machine.Kill()) }()
+	release, err := machine.Output(ctx, "ip link set lo up && uname -r")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("machine with kernel %s answers after %s\n", strings.TrimSpace(release), time.Since(begin).Round(100*time.Millisecond))
+	var errs []error
+	for i, name := range o.packages {
+		errs = append(errs, test(ctx, machine, o, name, binary(folder, i)))
+	}
+	if o.shell != "" {
+		code, err := machine.Run(ctx, machines.Command{Args: []string{"sh", "-c", o.shell}, Stdout: os.Stdout, Stderr: os.Stderr})
+		if err == nil && code != 0 {
+			err = fmt.Errorf("%s: exit code %d", o.shell, code)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, machine.Stop(ctx))...)
+}
+
+// kernel unpacks the kernel if there is none and returns its folder.
+func kernel(ctx context.Context) (string, error) {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the sources: %w", err)
+	}
+	command := exec.CommandContext(ctx, filepath.Join(strings.TrimSpace(string(root)), "test/machines/kernel.sh"))
+	command.Stderr = os.Stderr
+	output, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("unpack the kernel: %w", err)
+	}
+	return strings.TrimSpace(string(output)), nil
+}
+
+func binary(folder string, i int) string { return filepath.Join(folder, fmt.Sprintf("test%d", i)) }
+
+func build(ctx context.Context, name, to string) error {
+	command := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", to, name)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the tests of %s: %w: %s", name, err, output)
+	}
+	return nil
+}
+
+var skipped = regexp.MustCompile(`(?m)^\s*--- SKIP: (\S+)`)
+
+// test runs the tests of one package in the machine.
+func test(ctx context.Context, machine *machines.Machine, o options, name, binary string) error {
+	at := "/tmp/" + filepath.Base(binary)
+	if err := machine.Copy(ctx, binary, at); err != nil {
+		return err
+	}
+	args := []string{at, "-test.v", "-test.run", o.pattern, "-test.timeout", o.limit.String()}
+	if o.bench != "" {
+		args = append(args, "-test.bench", o.bench)
+	}
+	var output bytes.Buffer
+	begin := time.Now()
+	code, err := machine.Run(ctx, machines.Command{Args: args, Dir: "/tmp", Stdout: io.MultiWriter(os.Stdout, &output), Stderr: os.Stderr})
+	switch {
+	case err != nil:
+		return err
+	case code != 0:
+		return fmt.Errorf("%s: exit code %d", name, code)
+	}
+	if names := skipped.FindAllStringSubmatch(output.String(), -1); names != nil {
+		return fmt.Errorf("%s: skipped %s, though the machine has everything", name, names[0][1])
+	}
+	fmt.Printf("%s passed in %s\n", name, time.Since(begin).Round(100*time.Millisecond))
+	return nil
+}
