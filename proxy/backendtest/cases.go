@@ -188,3 +188,13 @@ func cases() []testCase {
 		}},
 	}
 }
+
+// localhost is the one case in which modes differ, as they do in kube-proxy.
+func localhost(family int, served bool) testCase {
+	if served && family == 0 {
+		return testCase{"node ports are served on loopback", nil, one([]string{"here0", "far"}, nodePort), []expectation{
+			{"node", "localhost:30080", []string{"here0", "far"}, "changed"}, {"client", "node:30080", []string{"here0", "far"}, ""},
+		}}
+	}
+	return testCase{"node ports are not served on loopback", nil, one(here0, nodePort), []expectation{{"node", "localhost:30080", refused, ""}, {"client", "node:30080", here0, ""}}}
+}

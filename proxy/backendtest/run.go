@@ -25,6 +25,16 @@ type Subject struct {
 	// Damage are commands, each of which takes away or adds something in what
 	// the backend programmed for IPv4.
 	Damage []string
+	// LocalhostNodePorts says that node ports are served on 127.0.0.1 too.
+	LocalhostNodePorts bool
+	// Neighbours are rules of other programs on the node.
+	Neighbours Neighbours
+}
+
+// Neighbours is what other programs do on a node.
+type Neighbours struct {
+	// Set makes their rules, Show prints them without ours.
+	Set, Show string
 }
 
 // Run tests the backend with both address families.
@@ -34,11 +44,19 @@ func Run(t *testing.T, subject Subject) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, family, subject)
-			for _, c := range cases() {
+			all := append(cases(), localhost(family, subject.LocalhostNodePorts))
+			for _, c := range all {
 				t.Run(c.name, func(t *testing.T) { w.within(t).check(c) })
 			}
 			t.Run("a UDP client follows its service", func(t *testing.T) { w.within(t).udpFollows() })
 			t.Run("connections survive changes", func(t *testing.T) { w.within(t).connectionsSurvive() })
+			if subject.Neighbours.Set != "" {
+				t.Run("the rules of others are as they were", func(t *testing.T) {
+					if now := w.within(t).shell(subject.Neighbours.Show); now != w.neighbours {
+						t.Errorf("now:\n%s\nbefore:\n%s", now, w.neighbours)
+					}
+				})
+			}
 		})
 	}
 	t.Run("changes by others are noticed and repaired", func(t *testing.T) {
@@ -227,12 +245,7 @@ func (w *world) repairs(damage []string) {
 		}
 	}
 	for _, command := range damage {
-		w.hosts["node"].must(func() error {
-			if output, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w\n%s", command, err, output)
-			}
-			return nil
-		})
+		w.shell(command)
 		if noticed() == "" {
 			w.t.Errorf("not noticed: %s", command)
 		}
@@ -241,4 +254,17 @@ func (w *world) repairs(damage []string) {
 			w.t.Errorf("after the repair of %s: %s", command, found)
 		}
 	}
+}
+
+// shell runs a script on the node and returns what it prints.
+func (w *world) shell(script string) string {
+	w.t.Helper()
+	var output []byte
+	w.hosts["node"].must(func() (err error) {
+		if output, err = exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+			err = fmt.Errorf("%s: %w\n%s", script, err, output)
+		}
+		return err
+	})
+	return string(output)
 }

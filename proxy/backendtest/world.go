@@ -32,7 +32,8 @@ var places = map[string][2]string{
 	"here0": {"10.244.0.2", "fd00:10:244::2"}, "here1": {"10.244.0.3", "fd00:10:244::3"}, "far": {"10.244.1.2", "fd00:10:244:1::2"},
 	"service": {"10.96.0.5", "fd00:10:96::5"}, "service2": {"10.96.0.6", "fd00:10:96::6"},
 	"external": {"203.0.113.5", "2001:db8:113::5"}, "balancer": {"203.0.113.6", "2001:db8:113::6"},
-	"gateway": {"169.254.1.1", "fd00:169:254::1"},
+	"localhost": {"127.0.0.1", "::1"},
+	"gateway":   {"169.254.1.1", "fd00:169:254::1"},
 }
 
 // world is a node with two pods, a pod elsewhere, a host outside, and a backend
@@ -44,6 +45,8 @@ type world struct {
 	backend Backend
 	flows   conntrack.Flows
 	builder table.Builder
+	// neighbours are the rules of others at the beginning.
+	neighbours string
 }
 
 func newWorld(t *testing.T, family int, subject Subject) *world {
@@ -85,6 +88,10 @@ func newWorld(t *testing.T, family int, subject Subject) *world {
 		w.backend, err = subject.New([]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/47")})
 		return err
 	})
+	if subject.Neighbours.Set != "" {
+		w.shell(subject.Neighbours.Set)
+		w.neighbours = w.shell(subject.Neighbours.Show)
+	}
 	return w
 }
 

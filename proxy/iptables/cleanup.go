@@ -20,7 +20,6 @@ func Cleanup(ctx context.Context) error {
 			if !p.installed() {
 				continue
 			}
-			p.variant = variant
 			guarded := p.guardsLocalnet(ctx)
 			if err := p.cleanup(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", p.iptables, err))

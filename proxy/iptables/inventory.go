@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // inventory is what the kernel holds of ours.
@@ -47,6 +51,9 @@ func (p *program) inventory(ctx context.Context, how depth) (*inventory, error) 
 }
 
 func (p *program) read(ctx context.Context, found *inventory, table string, how depth) error {
+	if p.variant == Legacy && !p.hasTable(table) {
+		return nil
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	command := exec.CommandContext(ctx, p.save, "--table", table)
@@ -72,6 +79,16 @@ func (p *program) read(ctx context.Context, found *inventory, table string, how 
 		return explain(waited, p.save, stderr.Bytes())
 	}
 	return err
+}
+
+// hasTable says whether a legacy table exists: to ask for it would make it.
+func (p *program) hasTable(table string) bool {
+	names := "/proc/thread-self/net/ip_tables_names"
+	if p.kind == corev1.IPv6Protocol {
+		names = "/proc/thread-self/net/ip6_tables_names"
+	}
+	tables, err := os.ReadFile(names)
+	return err == nil && slices.Contains(strings.Fields(string(tables)), table)
 }
 
 // missing says whether a program complained that the kernel has no such table.

@@ -20,6 +20,7 @@ func TestServicesInTheKernel(t *testing.T) {
 				New: func(clusterCIDRs []netip.Prefix) (backendtest.Backend, error) {
 					return iptables.New(iptables.Options{ClusterCIDRs: clusterCIDRs, Variant: variant, LocalhostNodePorts: true})
 				},
+				LocalhostNodePorts: true,
 				Damage: []string{
 					program + " -t nat -F KUBE-SERVICES",
 					program + " -t nat -D PREROUTING -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
