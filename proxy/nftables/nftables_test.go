@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,6 +27,15 @@ func port(name, clusterIP string, endpoints ...string) table.ServicePort {
 		p.Cluster = append(p.Cluster, table.Endpoint{Address: netip.MustParseAddrPort(e)})
 	}
 	return p
+}
+
+// many is a port with as many endpoints.
+func many(name, clusterIP string, endpoints int) table.ServicePort {
+	var addresses []string
+	for i := range endpoints {
+		addresses = append(addresses, fmt.Sprintf("10.244.1.%d:80", i+2))
+	}
+	return port(name, clusterIP, addresses...)
 }
 
 // sync programs the ports and returns how many operations that took.
@@ -64,7 +74,7 @@ func TestWhatChangesIsAllThatIsSent(t *testing.T) {
 		t.Errorf("a sync without a change sends %d operations", again)
 	}
 	scaled := port("default/web:", "10.96.0.5", "10.244.0.2:80", "10.244.0.3:80", "10.244.0.4:80")
-	if n := sync(t, f, scaled, api); n > 4 || n >= first {
+	if n := sync(t, f, scaled, api); n > 5 || n >= first {
 		t.Errorf("one more endpoint sends %d operations", n)
 	}
 }
@@ -88,6 +98,8 @@ func TestTheWayDoesNotMatter(t *testing.T) {
 		{port("default/web:", "10.96.0.5")},
 		{nodePort(port("default/web:", "10.96.0.5"), 30081)},
 		{port("default/other:", "10.96.0.5", "10.244.0.7:80")},
+		{many("default/web:", "10.96.0.5", fewEndpoints+1), affinity(many("default/api:", "10.96.0.6", fewEndpoints+1))},
+		{many("default/web:", "10.96.0.5", fewEndpoints), affinity(many("default/api:", "10.96.0.6", fewEndpoints))},
 		{},
 	}
 	walked, walkedFake := fakeFamily(t)
@@ -119,13 +131,14 @@ func TestRules(t *testing.T) {
 	away.NodePort, away.ExternalLocal = 30081, true
 	association := port("default/association:", "10.96.0.9", "10.244.1.2:80")
 	association.Protocol = corev1.ProtocolSCTP
-	sync(t, f, web, gone, away, association)
+	sync(t, f, web, gone, away, association, many("default/many:", "10.96.0.10", fewEndpoints+1))
 	dump := fake.Dump()
 	for what, want := range map[string]string{
-		"a choice among endpoints":           "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 8080 , 1 : 10.244.0.3 . 8080 }",
+		"a choice among endpoints":           "numgen random mod 2 0 meta l4proto tcp dnat to 10.244.0.2:8080",
+		"a choice among many":                "meta l4proto tcp dnat ip to numgen random mod 17 map { 0 : 10.244.1.2 . 80 , 1 : ",
 		"source ranges":                      "ip saddr != { 192.0.2.0/24 } drop",
 		"for the load balancer only":         "firewall-ips { 203.0.113.2 . tcp . 80 : goto firewall-",
-		"SCTP":                               "meta l4proto sctp dnat ip to numgen random mod 1 map { 0 : 10.244.1.2 . 80 }",
+		"SCTP":                               "meta l4proto sctp dnat to 10.244.1.2:80",
 		"pods are served from everywhere":    "ip saddr { 10.244.0.0/16 } goto service-",
 		"the cluster address leads to it":    "service-ips { 10.96.0.5 . tcp . 80 : goto service-",
 		"the node port is masqueraded":       "service-nodeports { tcp . 30080 : goto external-",

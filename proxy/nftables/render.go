@@ -139,23 +139,44 @@ func (f *family) choiceChain(r *rendered, port *table.ServicePort, kind string, 
 		return ""
 	}
 	c := chain{name: chainName(kind, port.Name, "")}
-	if port.Affinity == 0 {
-		protocol := strings.ToLower(string(port.Protocol))
-		c.rules = []string{fmt.Sprintf("meta l4proto %s dnat %s to numgen random mod %d map { %s }", protocol, f.ip(), len(endpoints),
+	protocol := "meta l4proto " + strings.ToLower(string(port.Protocol)) + " "
+	if port.Affinity == 0 && len(endpoints) > fewEndpoints {
+		c.rules = []string{fmt.Sprintf("%sdnat %s to numgen random mod %d map { %s }", protocol, f.ip(), len(endpoints),
 			numbered(endpoints, func(e table.Endpoint) string {
 				return e.Address.Addr().String() + " . " + strconv.Itoa(int(e.Address.Port()))
 			}))}
 		r.chains = append(r.chains, c)
 		return c.name
 	}
-	own := func(e table.Endpoint) string { return "goto " + chainName("endpoint", port.Name, e.Address.String()) }
-	for _, endpoint := range endpoints {
-		c.rules = append(c.rules, fmt.Sprintf("%s saddr @%s %s", f.ip(), f.affinity(port, endpoint).name, own(endpoint)))
+	verdict := func(e table.Endpoint) string { return protocol + "dnat to " + e.Address.String() }
+	if port.Affinity != 0 {
+		own := func(e table.Endpoint) string { return "goto " + chainName("endpoint", port.Name, e.Address.String()) }
+		for _, endpoint := range endpoints {
+			c.rules = append(c.rules, fmt.Sprintf("%s saddr @%s %s", f.ip(), f.affinity(port, endpoint).name, own(endpoint)))
+		}
+		if verdict = own; len(endpoints) > fewEndpoints {
+			c.rules = append(c.rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(endpoints), numbered(endpoints, own)))
+			r.chains = append(r.chains, c)
+			return c.name
+		}
 	}
-	c.rules = append(c.rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(endpoints), numbered(endpoints, own)))
+	// Each takes its share of what those before it leave.
+	for i, endpoint := range endpoints {
+		if left := len(endpoints) - i; left > 1 {
+			c.rules = append(c.rules, "numgen random mod "+strconv.Itoa(left)+" 0 "+verdict(endpoint))
+		} else {
+			c.rules = append(c.rules, verdict(endpoint))
+		}
+	}
 	r.chains = append(r.chains, c)
 	return c.name
 }
+
+// fewEndpoints is up to how many endpoints are chosen from by a rule for each.
+// Beyond, one rule has a map of its own, which costs a packet the same for any
+// number. But to make a map takes the kernel a look at every one there is: with
+// 10,000 services that alone took ten seconds.
+const fewEndpoints = 16
 
 // numbered are the elements of a map from a number to one of the endpoints.
 func numbered(endpoints []table.Endpoint, value func(table.Endpoint) string) string {
