@@ -81,6 +81,10 @@ func Build[T Object](deps *Dependencies, kind Kind[T]) (*Store[T], Storages, err
 	if kind.TTL > 0 {
 		store.TTLFunc = func(runtime.Object, uint64, bool) (uint64, error) { return kind.TTL, nil }
 	}
+	if kind.Held != nil {
+		// For the subresources, too: they are copies of this store.
+		store.ShouldDeleteDuringUpdate = func(_ context.Context, _ string, object, _ runtime.Object) bool { return !kind.Held(object.(T)) }
+	}
 	addHooks(store, &kind)
 	options := &generic.StoreOptions{RESTOptions: deps.RESTOptions, AttrFunc: kind.attributes}
 	if len(kind.Index) > 0 {

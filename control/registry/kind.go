@@ -73,6 +73,9 @@ type Kind[T Object] struct {
 	// GracefulDelete says whether deletion first only marks the object, and sets
 	// the options' grace period then. Nil: objects go at once.
 	GracefulDelete func(ctx context.Context, object T, options *metav1.DeleteOptions) bool
+	// Held keeps an object that is being deleted though metadata.finalizers is
+	// empty: namespaces have finalizers of their own.
+	Held func(object T) bool
 	// OrphanByDefault keeps dependents when a client does not say otherwise.
 	OrphanByDefault bool
 	// NoDependents says that objects of this kind own nothing, whatever a client

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -39,6 +38,8 @@ func namespaceKind() registry.Kind[*corev1.Namespace] {
 				n.Spec.Finalizers = append(n.Spec.Finalizers, corev1.FinalizerKubernetes)
 			}
 		},
+		// The last finalizer gone, an update removes the namespace, and none before.
+		Held:             func(n *corev1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
 		PrepareForUpdate: func(_ context.Context, n, old *corev1.Namespace) { n.Spec.Finalizers = old.Spec.Finalizers },
 		Validate:         func(_ context.Context, n *corev1.Namespace) field.ErrorList { return validateNamespace(n) },
 		ValidateStatus:   func(_ context.Context, n, _ *corev1.Namespace) field.ErrorList { return validateNamespacePhase(n) },
@@ -201,12 +202,6 @@ func addNamespaces(deps *registry.Dependencies, storages registry.Storages) erro
 	store, own, err := registry.Build(deps, namespaceKind())
 	if err != nil {
 		return err
-	}
-	// The last finalizer gone, an update removes the namespace. The status
-	// subresource, built before this line, never does.
-	store.Store.ShouldDeleteDuringUpdate = func(ctx context.Context, key string, object, existing runtime.Object) bool {
-		n, ok := object.(*corev1.Namespace)
-		return ok && len(n.Spec.Finalizers) == 0 && genericregistry.ShouldDeleteDuringUpdate(ctx, key, object, existing)
 	}
 	own["namespaces"] = &namespaces{store}
 	own["namespaces/finalize"] = registry.NewSubresource(store.Store, finalizeStrategy{store.UpdateStrategy})

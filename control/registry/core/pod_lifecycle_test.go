@@ -52,13 +52,13 @@ func newHouse(t *testing.T) *house {
 		Agents: registry.Agents{Transport: http.DefaultTransport, Port: 10250}, Authorizer: nil,
 	}
 	h := &house{t: t, ctx: request.WithNamespace(ctx, "default"), scheme: s, storages: registry.Storages{}}
-	for _, each := range []add{addNodesAndPods, addPodTemplates} {
+	for _, each := range []add{addNodesAndPods, addPodTemplates, addNamespaces} {
 		if err := each(deps, h.storages); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Cleanup(func() {
-		for _, path := range []string{"pods", "nodes", "podtemplates"} {
+		for _, path := range []string{"pods", "nodes", "podtemplates", "namespaces"} {
 			h.storages[path].Destroy()
 		}
 	})
