@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	eventtypes "github.com/containerd/containerd/api/events"
@@ -68,8 +69,11 @@ func (r *Runtime) setConnected(connected bool) {
 
 // session is one subscription, from the look at its beginning to the stream's end.
 func (r *Runtime) session(ctx context.Context, first chan<- error) (synced bool, err error) {
+	var beating sync.WaitGroup
+	defer beating.Wait()
 	ctx, cancel := context.WithCancel(namespaces.WithNamespace(ctx, r.options.Namespace))
 	defer cancel()
+	silent := make(chan error, 1)
 	stream, errs := r.client.EventService().Subscribe(ctx,
 		`topic=="/tasks/exit"`, `topic=="/tasks/oom"`, `topic~="^/images/"`, `topic=="`+probeTopic+`"`)
 	probe := time.NewTicker(probeEvery)
@@ -80,6 +84,8 @@ func (r *Runtime) session(ctx context.Context, first chan<- error) (synced bool,
 	}
 	var early []*events.Envelope
 	sendProbe := func() error {
+		ctx, cancel := context.WithTimeout(ctx, answerLimit)
+		defer cancel()
 		return r.client.EventService().Publish(ctx, probeTopic, &eventtypes.NamespaceCreate{Name: nonce})
 	}
 	if err := sendProbe(); err != nil {
@@ -113,6 +119,7 @@ func (r *Runtime) session(ctx context.Context, first chan<- error) (synced bool,
 			}
 			synced = true
 			r.setConnected(true)
+			beating.Go(func() { silent <- r.beat(ctx) })
 			for _, e := range early {
 				r.handle(ctx, e)
 			}
@@ -126,6 +133,8 @@ func (r *Runtime) session(ctx context.Context, first chan<- error) (synced bool,
 			if err == nil {
 				err = errors.New("the stream ended")
 			}
+			return synced, err
+		case err := <-silent:
 			return synced, err
 		case <-ctx.Done():
 			return synced, ctx.Err()

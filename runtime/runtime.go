@@ -47,6 +47,7 @@ type Runtime struct {
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	connected  bool // the event stream stands
+	version    string
 }
 
 // New connects to containerd, finds the sandboxes and containers of an earlier
@@ -175,15 +176,6 @@ func (r *Runtime) SetPodCIDRs(ctx context.Context, cidrs []netip.Prefix) error {
 // SetPeers sets the other machines of the cluster, whose pods are reached by routes.
 func (r *Runtime) SetPeers(ctx context.Context, peers []network.Peer) error {
 	return r.network.SetPeers(ctx, peers)
-}
-
-// Version returns containerd's version.
-func (r *Runtime) Version(ctx context.Context, _ string) (*runtimeapi.VersionResponse, error) {
-	v, err := r.client.Version(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("version of containerd: %w", err)
-	}
-	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "containerd", RuntimeVersion: v.Version, RuntimeApiVersion: "v1"}, nil
 }
 
 // Status returns the conditions RuntimeReady and NetworkReady.

@@ -306,14 +306,22 @@ type fakeStatus struct {
 	mu       sync.Mutex
 	last     *v1.PodStatus
 	finished bool
+	// contradicted is what the next look at the API finds.
+	contradicted bool
+	sets         int
 }
 
-func (f *fakeStatus) Observed(*v1.Pod) bool { return false }
+func (f *fakeStatus) Observed(*v1.Pod) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.contradicted
+}
 
 func (f *fakeStatus) Set(_ *v1.Pod, s *v1.PodStatus) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last = s
+	f.sets++
 }
 func (f *fakeStatus) Finish(_ *v1.Pod, s *v1.PodStatus) {
 	f.mu.Lock()

@@ -85,6 +85,7 @@ func (w *worker) signal() {
 
 // update takes over a newer version of the pod; resize: its resources changed.
 func (w *worker) update(pod *v1.Pod) (resize bool) {
+	contradicted := w.Status.Observed(pod)
 	w.mu.Lock()
 	quiet := sameForUs(w.asked, pod)
 	resize = !quiet && !allocation.Of(w.asked).Equal(allocation.Of(pod))
@@ -95,7 +96,7 @@ func (w *worker) update(pod *v1.Pod) (resize bool) {
 		w.stale = true
 	}
 	w.mu.Unlock()
-	if !quiet {
+	if !quiet || contradicted {
 		w.signal()
 	}
 	return resize

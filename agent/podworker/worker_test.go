@@ -54,6 +54,32 @@ func TestARestartedAgentLeavesARunningPodAlone(t *testing.T) {
 	})
 }
 
+func TestAStatusThatOthersChangedIsSaidAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pool.Update(newPod())
+		synctest.Wait()
+		said := func() int {
+			w.status.mu.Lock()
+			defer w.status.mu.Unlock()
+			return w.status.sets
+		}
+		before := said()
+		w.pool.Update(newPod())
+		synctest.Wait()
+		if said() != before {
+			t.Error("a status nobody changed is said again")
+		}
+		w.status.mu.Lock()
+		w.status.contradicted = true
+		w.status.mu.Unlock()
+		w.pool.Update(newPod())
+		synctest.Wait()
+		if said() != before+1 {
+			t.Errorf("said %d times, want once more than %d", said(), before)
+		}
+	})
+}
+
 func TestACrashingContainerBacksOff(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pool.Update(newPod())

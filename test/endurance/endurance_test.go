@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -200,6 +199,3 @@ func (n *node) countedAll(t *testing.T) {
 		t.Errorf("the counter wrote only %d lines", len(lines))
 	}
 }
-
-// path is a file of the host for us.
-func (n *node) path(parts ...string) string { return n.Path(filepath.Join(parts...)) }

@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -73,6 +74,7 @@ type Controller struct {
 	// queue has one worker, which alone touches known, limits, allLost
 	// and (after the start) holdUntil.
 	queue *reconcile.Queue[string]
+	pulse pulse
 	signs *signsOfLife
 	known map[string]types.UID
 	// limits bound how fast nodes are tainted, by zone.
@@ -94,7 +96,7 @@ func New(client kubernetes.Interface, factory informers.SharedInformerFactory, o
 	}
 	c := &Controller{
 		client: client, nodes: nodes.Lister(), leases: leases.Lister().Leases(corev1.NamespaceNodeLease), pods: pods.Informer().GetIndexer(),
-		options: options, signs: newSignsOfLife(), known: map[string]types.UID{}, limits: map[string]*rate.Limiter{}, logger: logger, now: time.Now,
+		options: options, signs: newSignsOfLife(), pulse: pulse{every: options.MonitorGrace / pulsesPerGrace}, known: map[string]types.UID{}, limits: map[string]*rate.Limiter{}, logger: logger, now: time.Now,
 	}
 	c.queue = reconcile.NewQueue("nodelifecycle", 1, logger, c.reconcile)
 	c.sources = []reconcile.Source{
@@ -113,6 +115,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.events = recorder
 	// Every node gets the chance to report to this leader.
 	c.holdUntil = c.now().Add(c.options.MonitorGrace)
+	c.pulse.start(c.now())
+	ctx, cancel := context.WithCancel(ctx)
+	var feeling sync.WaitGroup
+	defer feeling.Wait()
+	defer cancel()
+	feeling.Go(func() { c.feelPulse(ctx) })
 	return reconcile.Run(ctx, c.sources, c.queue)
 }
 
@@ -166,6 +174,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	}
 	c.meet(node)
 	now := c.now()
+	c.forgivePause(now)
 	seen := c.signs.seen(node, now)
 	silence, grace := now.Sub(seen), c.grace(node)
 	if silence > grace && needsUnknown(node) {

@@ -85,6 +85,17 @@ func (s *signsOfLife) renewed(node string) time.Time {
 	return time.Time{}
 }
 
+// forgive moves everything that was seen later by a pause of this process.
+func (s *signsOfLife) forgive(pause time.Duration, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.all {
+		if one.seen = one.seen.Add(pause); one.seen.After(now) {
+			one.seen = now
+		}
+	}
+}
+
 func (s *signsOfLife) forget(node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
