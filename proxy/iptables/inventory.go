@@ -76,7 +76,7 @@ func (p *program) read(ctx context.Context, found *inventory, table string, how 
 		if missing(stderr.String()) {
 			return nil
 		}
-		return explain(waited, p.save, stderr.Bytes())
+		return p.explain(waited, p.save, stderr.Bytes())
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	goiptables "github.com/coreos/go-iptables/iptables"
@@ -24,7 +25,7 @@ const (
 
 // lockWait is for how many seconds the programs wait while another program
 // holds the lock of iptables.
-const lockWait = "5"
+const lockWait = 5
 
 // ErrLocked says that another program held the lock of iptables for too long.
 var ErrLocked = errors.New("another program holds the lock of iptables")
@@ -37,6 +38,8 @@ type program struct {
 	kind                    corev1.IPFamily
 	variant                 Variant
 	iptables, restore, save string
+	// wait is for how many seconds to wait for the lock.
+	wait int
 }
 
 func newProgram(kind corev1.IPFamily, variant Variant) *program {
@@ -47,7 +50,7 @@ func newProgram(kind corev1.IPFamily, variant Variant) *program {
 	if variant != "" {
 		name += "-" + string(variant)
 	}
-	return &program{kind: kind, variant: variant, iptables: name, restore: name + "-restore", save: name + "-save"}
+	return &program{kind: kind, variant: variant, iptables: name, restore: name + "-restore", save: name + "-save", wait: lockWait}
 }
 
 // findProgram returns what the machine has, and whether the kernel has it.
@@ -67,7 +70,7 @@ func findProgram(kind corev1.IPFamily, variant Variant) (*program, error) {
 	if strings.Contains(string(output), "nf_tables") {
 		p.variant = NFT
 	}
-	if output, err := exec.Command(p.iptables, "--wait", lockWait, "--table", "nat", "--list-rules", "POSTROUTING").CombinedOutput(); err != nil {
+	if output, err := exec.Command(p.iptables, "--wait", strconv.Itoa(lockWait), "--table", "nat", "--list-rules", "POSTROUTING").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("use iptables: %s cannot read the table nat, it needs root and a kernel with iptables: %w: %s", p.iptables, err, bytes.TrimSpace(output))
 	}
 	return p, nil
@@ -97,21 +100,21 @@ func (p *program) installed() bool {
 // run feeds a transaction to iptables-restore. Each table of it is changed at
 // once or not at all.
 func (p *program) run(ctx context.Context, text string) error {
-	command := exec.CommandContext(ctx, p.restore, "--noflush", "--wait", lockWait)
+	command := exec.CommandContext(ctx, p.restore, "--noflush", "--wait", strconv.Itoa(p.wait))
 	command.Stdin = strings.NewReader(text)
 	output, err := command.CombinedOutput()
-	return explain(err, p.restore, output)
+	return p.explain(err, p.restore, output)
 }
 
 // explain says what a command said, and tells the lock from other reasons.
-func explain(err error, command string, output []byte) error {
+func (p *program) explain(err error, command string, output []byte) error {
 	if err == nil {
 		return nil
 	}
 	said := bytes.TrimSpace(output)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == locked && bytes.Contains(output, []byte("lock")) {
-		return fmt.Errorf("%s waited %s s: %w: %s", command, lockWait, ErrLocked, said)
+		return fmt.Errorf("%s waited %d s: %w: %s", command, p.wait, ErrLocked, said)
 	}
 	return fmt.Errorf("%s: %w: %s", command, err, said)
 }
@@ -126,7 +129,7 @@ func (p *program) chains() (*goiptables.IPTables, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use iptables: %w", err)
 	}
-	tables, err := goiptables.New(goiptables.IPFamily(protocol), goiptables.Path(path), goiptables.Timeout(5))
+	tables, err := goiptables.New(goiptables.IPFamily(protocol), goiptables.Path(path), goiptables.Timeout(p.wait))
 	if err != nil {
 		return nil, fmt.Errorf("use %s: %w", path, err)
 	}
