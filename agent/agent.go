@@ -6,16 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,6 +38,7 @@ import (
 	"github.com/skiff-run/skiff/agent/probe"
 	"github.com/skiff-run/skiff/agent/resources"
 	"github.com/skiff-run/skiff/agent/server"
+	"github.com/skiff-run/skiff/agent/shutdown"
 	"github.com/skiff-run/skiff/agent/statuswriter"
 	"github.com/skiff-run/skiff/agent/usage"
 	"github.com/skiff-run/skiff/agent/volume"
@@ -69,6 +66,8 @@ type Host interface {
 	Usage() usage.Cgroups
 	// CgroupParent names a pod's cgroup for the runtime.
 	CgroupParent(uid types.UID, class v1.PodQOSClass) string
+	// CgroupDriver is cgroupfs or systemd.
+	CgroupDriver() string
 	// SetupCgroups makes the tree of all pods' cgroups.
 	SetupCgroups(ctx context.Context) error
 	// LimitPods holds all pods together to amounts of cpu, memory and pid; LimitCgroup somebody else's cgroup.
@@ -151,7 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var evictor *eviction.Manager
 	nodes := node.NewManager(node.Config{
 		Client: a.Client, Runtime: a.Runtime, Events: events, Logger: a.Logger, Name: a.NodeName, IP: a.NodeIP,
-		Labels: a.Settings.NodeLabels, Port: int32(a.Settings.Port), Facts: a.facts,
+		Labels: a.Settings.NodeLabels, Taints: a.Settings.Taints(), Port: int32(a.Settings.Port), Facts: a.facts, MaxImages: a.Settings.NodeStatusMaxImages,
 		Pressure:    func() node.Pressure { return pressures(evictor) },
 		Annotations: a.annotations(),
 	})
@@ -162,6 +161,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	// The pool, probes and objects know each other; later ones are reached through pool.
 	var pool *podworker.Pool
+	var ending *shutdown.Manager
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
 	volumes := volume.New(volume.Config{
@@ -177,8 +177,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	puller, collector, err := a.images(events, nodes.Ref())
+	if err != nil {
+		return err
+	}
 	pool = podworker.NewPool(ctx, podworker.Config{
-		Runtime: a.Runtime, Cgroups: a.Host, Volumes: volumes, Objects: followed, Images: image.NewPuller(a.Runtime, events, time.Now),
+		Runtime: a.Runtime, Cgroups: a.Host, Volumes: volumes, Objects: followed, Images: puller, Handler: (&runtimeClasses{client: a.Client}).Handler,
 		Probes: probes, Hooks: hook.NewRunner(a.Runtime, events), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
@@ -193,16 +197,23 @@ func (a *Agent) Run(ctx context.Context) error {
 			return admission.Admit(asked, others, a.admissionNode(nodes))
 		},
 		Admit: func(pod *v1.Pod, active []*v1.Pod) (string, string, bool) {
+			if ending.Ending() {
+				return shutdown.NotAdmittedReason, shutdown.NotAdmittedMessage, false
+			}
 			if reason, message, ok := evictor.Admit(pod); !ok {
 				return reason, message, false
 			}
 			return admission.Admit(pod, active, a.admissionNode(nodes))
 		},
 	})
+	ending = shutdown.New(shutdown.Config{
+		Priorities: a.Settings.ShutdownPriorities(), Pods: pool, Tell: nodes.End, Events: events, Node: nodes.Ref(), Logger: a.Logger,
+	})
 	api := podsource.NewAPI(a.Client, a.NodeName, pool)
 	statuses.api = api
 	static := podsource.NewStatic(a.Settings.StaticPodPath, a.NodeName, pool, a.Logger)
-	mirrors := &mirrorKeeper{api: api, pool: pool, nodes: nodes, logger: a.Logger}
+	mirrors := &mirrorKeeper{api: api, pool: pool, nodes: nodes, logger: a.Logger, mirrors: map[types.UID]types.UID{}}
+	staticRead := make(chan struct{})
 	keeper := &housekeeping.Keeper{
 		Runtime: a.Runtime, Pods: pool, Volumes: volumes, Cgroups: a.Host, PodLogsDir: a.Settings.PodLogsDir, ContainerLogsDir: a.Settings.ContainerLogsDir, Logger: a.Logger,
 	}
@@ -212,7 +223,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		VolumesAge: a.EvictionEvery,
 	})
 
-	collector := image.NewCollector(a.Runtime, events, nodes.Ref(), a.Logger)
 	if evictor, err = a.evictor(pool, used, collector, events, nodes.Ref(), nodes.Wake); err != nil {
 		return err
 	}
@@ -220,6 +230,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	background(enforcer.run)
 	background(nodes.Run)
 	background(used.Run)
+	background(ending.Run)
 	background(peers.Run)
 	if dir := a.Settings.LocalVolumesDir; dir != "" {
 		background((&localvolume.Keeper{Client: a.Client, Node: a.NodeName, Dir: dir, Logger: a.Logger}).Run)
@@ -230,40 +241,39 @@ func (a *Agent) Run(ctx context.Context) error {
 	background(func(ctx context.Context) { a.followRuntime(ctx, pool) })
 	background(collector.Run)
 	background(func(ctx context.Context) {
-		if a.Settings.StaticPodPath != "" {
-			static.Read()
-			static.Run(ctx)
+		if a.Settings.StaticPodPath == "" {
+			close(staticRead)
+			return
 		}
+		static.Read()
+		close(staticRead)
+		static.Run(ctx)
 	})
 	background(api.Run)
-	background(mirrors.run)
-	background(func(ctx context.Context) {
-		// Only who has seen the pods can tell which remains belong to none.
-		select {
-		case <-api.Synced():
-			keeper.Run(ctx)
-		case <-ctx.Done():
-		}
-	})
-	background(func(ctx context.Context) {
-		select {
-		case <-api.Synced():
-			pool.RunResizes(ctx)
-		case <-ctx.Done():
-		}
-	})
-	background(func(ctx context.Context) {
-		select {
-		case <-api.Synced():
-			evictor.Run(ctx)
-		case <-ctx.Done():
-		}
-	})
-	group.Go(func() error { return a.serve(ctx, pool, used) })
+	// Only who has seen the pods, those of the API and those of the directory, can
+	// tell which remains and which mirrors belong to none.
+	for _, run := range []func(context.Context){mirrors.run, keeper.Run, pool.RunResizes, evictor.Run} {
+		background(func(ctx context.Context) {
+			if closed(ctx, staticRead) && closed(ctx, api.Synced()) {
+				run(ctx)
+			}
+		})
+	}
+	group.Go(func() error { return a.serve(ctx, pool, used, probes, nodes) })
 	err = group.Wait()
 	pool.Wait()
 	probes.Wait()
 	return err
+}
+
+// closed waits for a channel's end; false: ctx ended first.
+func closed(ctx context.Context, c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // followRuntime wakes the workers whose containers changed. An event without
@@ -287,7 +297,7 @@ func (a *Agent) followRuntime(ctx context.Context, pool *podworker.Pool) {
 }
 
 // serve runs the HTTPS endpoint.
-func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Collector) error {
+func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Collector, probes *probe.Manager, nodes *node.Manager) error {
 	reviews := a.Reviews
 	if reviews == nil {
 		reviews = a.Client
@@ -304,7 +314,9 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Col
 	}
 	s := server.New(server.Config{
 		NodeName: a.NodeName, Address: net.JoinHostPort("", strconv.Itoa(a.Settings.Port)), Certificate: certificate, Authenticator: authn, Authorizer: authz,
-		ClientTLS: clientTLS, Runtime: a.Runtime, Pods: pool, Usage: used, Metrics: metrics(pool), Logger: a.Logger,
+		ClientTLS: clientTLS, Runtime: a.Runtime, Pods: pool, Usage: used, Logger: a.Logger,
+		Metrics: a.metrics(pool, used), Probes: serveMetrics(probes), Healthy: nodes.Healthy, SystemLogDir: a.systemLogs(),
+		Configuration: kubeletConfiguration(a.Settings, a.Host.CgroupDriver()),
 	})
 	return s.Run(ctx, func(address net.Addr) {
 		a.Logger.Info("agent serves", "node", a.NodeName, "address", address.String())
@@ -312,21 +324,6 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Col
 			a.Ready()
 		}
 	})
-}
-
-func metrics(pool *podworker.Pool) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_running_pods", Help: "Number of pods that run on this node."}, func() float64 {
-			running := 0
-			for _, pod := range pool.Pods() {
-				if pod.Status.Phase == v1.PodRunning {
-					running++
-				}
-			}
-			return float64(running)
-		}))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
 // admissionNode is the node as pods are judged by.

@@ -28,8 +28,11 @@ func RuntimeOptions(s *config.Agent, logger *slog.Logger) (runtime.Options, erro
 	o := runtime.Options{
 		ContainerdAddress: s.ContainerdAddress, Namespace: s.ContainerdNamespace, Snapshotter: s.Snapshotter, RegistryConfigDir: s.RegistryConfigDir,
 		StateDir: s.StateDir, RunDir: s.RunDir, CgroupRoot: s.CgroupRoot, CgroupDriver: s.CgroupDriver, Logger: logger,
-		SeccompProfileRoot: s.RootDir + "/seccomp",
-		Network:            network.Options{Bridge: s.Bridge, Logger: logger},
+		SeccompProfileRoot: s.RootDir + "/seccomp", LogMaxBytes: s.LogMaxBytes(), LogMaxFiles: s.ContainerLogMaxFiles, Handlers: map[string]runtime.Handler{},
+		Network: network.Options{Bridge: s.Bridge, Logger: logger},
+	}
+	for name, h := range s.RuntimeHandlers {
+		o.Handlers[name] = runtime.Handler{Type: h.Type, Binary: h.Binary}
 	}
 	if s.ClusterCIDR != "" {
 		prefix, err := netip.ParsePrefix(s.ClusterCIDR)
@@ -99,6 +102,9 @@ type Machine struct {
 func (m Machine) CgroupParent(uid types.UID, class v1.PodQOSClass) string {
 	return m.Runtime.Cgroups().PodParent(string(uid), class)
 }
+
+// CgroupDriver is cgroupfs or systemd.
+func (m Machine) CgroupDriver() string { return m.Runtime.Cgroups().Driver() }
 
 // SetupCgroups makes the tree of all pods' cgroups.
 func (m Machine) SetupCgroups(ctx context.Context) error {

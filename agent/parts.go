@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -78,32 +80,45 @@ type mirrorKeeper struct {
 	pool   *podworker.Pool
 	nodes  *node.Manager
 	logger *slog.Logger
+	// mirrors are those whose static pods were woken for them, by static pod.
+	mirrors map[types.UID]types.UID
 }
 
-const mirrorEvery = 10 * time.Second
+const (
+	// mirrorEvery is how often mirrors are looked at though nothing is known to have
+	// changed, mirrorSettle how soon after a change of one.
+	mirrorEvery  = 10 * time.Second
+	mirrorSettle = 200 * time.Millisecond
+)
 
 func (k *mirrorKeeper) run(ctx context.Context) {
-	ticker := time.NewTicker(mirrorEvery)
-	defer ticker.Stop()
-	select {
-	case <-k.api.Synced():
-	case <-ctx.Done():
-		return
-	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	told := ""
 	for {
-		if err := k.sync(ctx); err != nil && ctx.Err() == nil {
-			k.logger.Warn("mirror static pods", "error", err)
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-k.api.MirrorChanges():
+			timer.Reset(mirrorSettle)
+			continue
+		case <-timer.C:
 		}
+		err := k.sync(ctx)
+		if err != nil && ctx.Err() == nil && err.Error() != told {
+			k.logger.Warn("mirror static pods; trying again", "error", err)
+		}
+		told = ""
+		if err != nil {
+			told = err.Error()
+		}
+		timer.Reset(mirrorEvery)
 	}
 }
 
 func (k *mirrorKeeper) sync(ctx context.Context) error {
 	alive := map[types.UID]bool{}
+	var errs []error
 	for _, pod := range k.pool.Pods() {
 		if !podsource.IsStatic(pod) {
 			continue
@@ -112,15 +127,18 @@ func (k *mirrorKeeper) sync(ctx context.Context) error {
 		if k.nodes.UID() == "" {
 			continue
 		}
-		_, had := k.api.Mirror(pod.UID)
 		if err := k.api.EnsureMirror(ctx, pod, k.nodes.UID()); err != nil {
-			return err
+			errs = append(errs, err)
 		}
-		if !had {
+		if mirror, has := k.api.Mirror(pod.UID); has && k.mirrors[pod.UID] != mirror.UID {
+			// A new mirror does not know the status yet.
+			k.mirrors[pod.UID] = mirror.UID
 			k.pool.Wake(pod.UID)
 		}
 	}
-	return k.api.PruneMirrors(ctx, func(uid types.UID) bool { return alive[uid] })
+	maps.DeleteFunc(k.mirrors, func(uid, _ types.UID) bool { return !alive[uid] })
+	errs = append(errs, k.api.PruneMirrors(ctx, func(uid types.UID) bool { return alive[uid] }))
+	return errors.Join(errs...)
 }
 
 // routes brings the pod ranges of this node and of its peers to the network.

@@ -219,7 +219,7 @@ func (r *Runtime) handler(name string) (Handler, error) {
 	}
 	h, ok := r.options.Handlers[name]
 	if !ok {
-		return Handler{}, fmt.Errorf("no runtime for %q is configured", name)
+		return Handler{}, fmt.Errorf("failed to get sandbox runtime: no runtime for %q is configured", name)
 	}
 	if h.Type == "" {
 		h.Type = defaultHandler.Type

@@ -17,13 +17,19 @@ import (
 	"github.com/skiff-run/skiff/agent/event"
 )
 
-const (
-	// Images are removed when the disk is fuller than high, until it is at low, in percent.
-	high, low = 85, 80
-	// minimumAge of an unused image.
-	minimumAge = 2 * time.Minute
-	checkEvery = 5 * time.Minute
-)
+// checkEvery is how often the disk is looked at.
+const checkEvery = 5 * time.Minute
+
+// Policy says when images nobody uses are removed.
+type Policy struct {
+	// High and Low are percentages: when the disk is fuller than High, images are
+	// removed until it is at Low. A High of 100 never is.
+	High, Low int
+	// MinimumAge is how long an image must have been here.
+	MinimumAge time.Duration
+	// MaximumAge is how long an image may be unused, whatever the disk; 0 for ever.
+	MaximumAge time.Duration
+}
 
 // Store is what the collector needs of the runtime.
 type Store interface {
@@ -39,6 +45,11 @@ type Collector struct {
 	events event.Recorder
 	node   runtime.Object
 	logger *slog.Logger
+	policy Policy
+	// records of who pulled images, which images outlive; may be nil.
+	records *Records
+	// began is when the collector did: nothing is known of earlier uses.
+	began time.Time
 	// reclaim lets one remove images at a time.
 	reclaim sync.Mutex
 	// seen is when an image was first noticed, used when it was last in use; reclaim guards them.
@@ -46,8 +57,10 @@ type Collector struct {
 }
 
 // NewCollector returns a collector; node is what its events are about.
-func NewCollector(store Store, events event.Recorder, node runtime.Object, logger *slog.Logger) *Collector {
-	return &Collector{store: store, events: events, node: node, logger: logger, seen: map[string]time.Time{}, used: map[string]time.Time{}}
+func NewCollector(store Store, policy Policy, records *Records, events event.Recorder, node runtime.Object, logger *slog.Logger) *Collector {
+	return &Collector{
+		store: store, policy: policy, records: records, events: events, node: node, logger: logger, began: time.Now(), seen: map[string]time.Time{}, used: map[string]time.Time{},
+	}
 }
 
 // Run checks the disk now and then until ctx ends.
@@ -79,6 +92,17 @@ func (c *Collector) check(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	c.notice(images, containers, now)
+	if c.records != nil {
+		present := map[string]bool{}
+		for _, image := range images {
+			present[image.GetId()] = true
+		}
+		c.records.Prune(present, now)
+	}
+	images = c.removeOld(ctx, images, now)
+	if c.policy.High >= 100 {
+		return nil
+	}
 	info, err := c.store.ImageFsInfo(ctx)
 	if err != nil {
 		return fmt.Errorf("find the disk of the images: %w", err)
@@ -92,7 +116,7 @@ func (c *Collector) check(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("size of the file system of %s: %w", mountpoint, err)
 	}
 	capacity, available := disk.Blocks*uint64(disk.Bsize), disk.Bavail*uint64(disk.Bsize)
-	wanted := Excess(capacity, available)
+	wanted := Excess(capacity, available, c.policy)
 	if wanted == 0 {
 		return nil
 	}
@@ -115,12 +139,37 @@ func (c *Collector) check(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// removeOld removes what was not used for too long and returns the rest.
+func (c *Collector) removeOld(ctx context.Context, images []*runtimeapi.Image, now time.Time) []*runtimeapi.Image {
+	if c.policy.MaximumAge <= 0 || now.Sub(c.began) <= c.policy.MaximumAge {
+		return images
+	}
+	old := map[string]bool{}
+	for _, image := range c.unused(images, now) {
+		id := image.GetId()
+		last := c.used[id]
+		if last.IsZero() {
+			last = c.seen[id]
+		}
+		if now.Sub(last) <= c.policy.MaximumAge {
+			continue
+		}
+		if err := c.store.RemoveImage(ctx, &runtimeapi.ImageSpec{Image: id}); err != nil {
+			c.logger.Warn("remove an image", "image", id, "error", err)
+			continue
+		}
+		c.logger.Info("image removed, it was not used for long", "image", id, "bytes", image.GetSize())
+		old[id] = true
+	}
+	return slices.DeleteFunc(images, func(i *runtimeapi.Image) bool { return old[i.GetId()] })
+}
+
 // Excess is how many bytes have to be freed; 0 below the high threshold.
-func Excess(capacity, available uint64) uint64 {
-	if capacity == 0 || 100-available*100/capacity < high {
+func Excess(capacity, available uint64, p Policy) uint64 {
+	if capacity == 0 || 100-available*100/capacity < uint64(p.High) {
 		return 0
 	}
-	goal := capacity / 100 * (100 - low)
+	goal := capacity / 100 * (100 - uint64(p.Low))
 	if goal <= available {
 		return 0
 	}
@@ -153,7 +202,7 @@ func (c *Collector) unused(images []*runtimeapi.Image, now time.Time) []*runtime
 	var free []*runtimeapi.Image
 	for _, image := range images {
 		id := image.GetId()
-		if image.GetPinned() || c.used[id].Equal(now) || now.Sub(c.seen[id]) < minimumAge {
+		if image.GetPinned() || c.used[id].Equal(now) || now.Sub(c.seen[id]) < c.policy.MinimumAge {
 			continue
 		}
 		free = append(free, image)

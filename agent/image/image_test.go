@@ -64,7 +64,7 @@ func TestEnsure(t *testing.T) {
 			t.Parallel()
 			log := &events{}
 			fixed := time.Now()
-			p := NewPuller(&test.runtime, log, func() time.Time { return fixed })
+			p := NewPuller(Options{Runtime: &test.runtime, Events: log, Now: func() time.Time { return fixed }, Keyring: &Keyring{}})
 			_, err := p.Ensure(t.Context(), &v1.Pod{}, &v1.Container{Name: "c", Image: test.image, ImagePullPolicy: test.policy}, nil, nil)
 			var failure *Failure
 			reason := ""
@@ -82,7 +82,7 @@ func TestPullsBackOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &fakeRuntime{err: errors.New("no route")}
-		p := NewPuller(r, &events{}, time.Now)
+		p := NewPuller(Options{Runtime: r, Events: &events{}, Now: time.Now, Keyring: &Keyring{}})
 		var pulls []time.Duration
 		began := time.Now()
 		for time.Since(began) < 3*time.Minute {
@@ -114,11 +114,15 @@ func TestCredentialsAreChosenByRegistryAndPath(t *testing.T) {
 		secret(`broken`),
 	}
 	for image, want := range map[string][]string{
-		"nginx": {"hub"}, "reg.example.com/team/app:1": {"team", "wild"}, "reg.example.com/other": {"wild"}, "quay.io/x": {""},
+		"nginx": {"hub"}, "reg.example.com/team/app:1": {"team", "wild"}, "reg.example.com/other": {"wild"}, "quay.io/x": nil,
 	} {
+		list, err := (&Keyring{}).Lookup(t.Context(), &v1.Pod{}, secrets, image)
+		if err != nil {
+			t.Fatal(err)
+		}
 		var got []string
-		for _, c := range credentials(secrets, image) {
-			got = append(got, c.GetUsername())
+		for _, c := range list {
+			got = append(got, c.Auth.GetUsername())
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", image, got, want)
@@ -129,7 +133,7 @@ func TestCredentialsAreChosenByRegistryAndPath(t *testing.T) {
 func TestExcess(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ capacity, available, want uint64 }{{100, 50, 0}, {100, 16, 0}, {100, 15, 5}, {100, 0, 20}, {0, 0, 0}} {
-		if got := Excess(test.capacity, test.available); got != test.want {
+		if got := Excess(test.capacity, test.available, Policy{High: 85, Low: 80}); got != test.want {
 			t.Errorf("%d of %d available: %d to free, want %d", test.available, test.capacity, got, test.want)
 		}
 	}

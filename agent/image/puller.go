@@ -2,13 +2,17 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/distribution/reference"
+	"golang.org/x/time/rate"
 	v1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/skiff-run/skiff/agent/event"
@@ -19,8 +23,6 @@ const (
 	maxBackoff   = 5 * time.Minute
 	// visibleError is how long ErrImagePull is shown before the back-off is.
 	visibleError = 2 * time.Second
-	// parallelPulls bounds the pulls of one node.
-	parallelPulls = 4
 )
 
 // Runtime is what pulling needs of the runtime.
@@ -48,14 +50,27 @@ func (f *Failure) Error() string { return f.Reason + ": " + f.Message }
 
 // Puller makes sure images are present.
 type Puller struct {
-	runtime Runtime
-	events  event.Recorder
-	now     func() time.Time
-	slots   chan struct{}
+	Options
+	slots chan struct{} // nil: any number
+	rate  *rate.Limiter // nil: any rate
 
 	// mu guards backoff, whose key is pod UID and image.
 	mu      sync.Mutex
 	backoff map[string]*backoff
+}
+
+// Options of a Puller.
+type Options struct {
+	Runtime Runtime
+	Events  event.Recorder
+	Now     func() time.Time
+	Keyring *Keyring
+	// Records may be nil: then every pod may use every image that is present.
+	Records *Records
+	// Parallel pulls are under way at most; 0 for any number.
+	Parallel int
+	// PerSecond pulls begin on average, after a Burst; 0 for any number.
+	PerSecond, Burst int
 }
 
 type backoff struct {
@@ -65,8 +80,15 @@ type backoff struct {
 }
 
 // NewPuller returns a puller.
-func NewPuller(runtime Runtime, events event.Recorder, now func() time.Time) *Puller {
-	return &Puller{runtime: runtime, events: events, now: now, slots: make(chan struct{}, parallelPulls), backoff: map[string]*backoff{}}
+func NewPuller(o Options) *Puller {
+	p := &Puller{Options: o, backoff: map[string]*backoff{}}
+	if o.Parallel > 0 {
+		p.slots = make(chan struct{}, o.Parallel)
+	}
+	if o.PerSecond > 0 {
+		p.rate = rate.NewLimiter(rate.Limit(o.PerSecond), max(o.Burst, 1))
+	}
+	return p
 }
 
 // Ensure makes the container's image present as its pull policy demands. The
@@ -76,75 +98,134 @@ func (p *Puller) Ensure(ctx context.Context, pod *v1.Pod, container *v1.Containe
 	name, err := withTag(container.Image)
 	if err != nil {
 		message := fmt.Sprintf("Failed to apply default image tag %q: %v", container.Image, err)
-		p.events.Eventf(ref, v1.EventTypeWarning, event.InspectFailed, "%s", message)
-		return Image{}, &Failure{Reason: "InvalidImageName", Message: message, RetryAt: p.now().Add(firstBackoff)}
+		p.Events.Eventf(ref, v1.EventTypeWarning, event.InspectFailed, "%s", message)
+		return Image{}, &Failure{Reason: "InvalidImageName", Message: message, RetryAt: p.Now().Add(firstBackoff)}
 	}
 	spec := &runtimeapi.ImageSpec{Image: name, UserSpecifiedImage: container.Image, Annotations: pod.Annotations}
+	credentials := sync.OnceValues(func() ([]Credential, error) { return p.Keyring.Lookup(ctx, pod, secrets, name) })
 	if container.ImagePullPolicy != v1.PullAlways {
 		image, found, err := p.inspect(ctx, spec)
 		if err != nil {
 			message := fmt.Sprintf("Failed to inspect image %q: %v", container.Image, err)
-			p.events.Eventf(ref, v1.EventTypeWarning, event.InspectFailed, "%s", message)
-			return Image{}, &Failure{Reason: "ImageInspectError", Message: message, RetryAt: p.now().Add(firstBackoff)}
+			p.Events.Eventf(ref, v1.EventTypeWarning, event.InspectFailed, "%s", message)
+			return Image{}, &Failure{Reason: "ImageInspectError", Message: message, RetryAt: p.Now().Add(firstBackoff)}
+		}
+		if found && p.Records != nil {
+			mustPull, err := p.Records.MustPull(container.Image, image.Ref, credentials)
+			if err != nil {
+				return Image{}, &Failure{Reason: "ErrImagePull", Message: err.Error(), RetryAt: p.Now().Add(firstBackoff)}
+			}
+			found = !mustPull
 		}
 		if found {
-			p.events.Eventf(ref, v1.EventTypeNormal, event.Pulled, "Container image %q already present on machine and can be accessed by the pod", container.Image)
+			p.Events.Eventf(ref, v1.EventTypeNormal, event.Pulled, "Container image %q already present on machine and can be accessed by the pod", container.Image)
 			return image, nil
 		}
 		if container.ImagePullPolicy == v1.PullNever {
+			// Also of an image that is present, but not for this pod: whether it is present is not told.
 			message := fmt.Sprintf("Container image %q is not present with pull policy of Never", container.Image)
-			p.events.Eventf(ref, v1.EventTypeWarning, event.ErrImageNeverPull, "%s", message)
-			return Image{}, &Failure{Reason: "ErrImageNeverPull", Message: message, RetryAt: p.now().Add(firstBackoff)}
+			p.Events.Eventf(ref, v1.EventTypeWarning, event.ErrImageNeverPull, "%s", message)
+			return Image{}, &Failure{Reason: "ErrImageNeverPull", Message: message, RetryAt: p.Now().Add(firstBackoff)}
 		}
 	}
 	key := string(pod.UID) + "_" + container.Image
 	if failure := p.held(key, container.Image); failure != nil {
-		p.events.Eventf(ref, v1.EventTypeNormal, event.BackOff, "Back-off pulling image %q", container.Image)
+		p.Events.Eventf(ref, v1.EventTypeNormal, event.BackOff, "Back-off pulling image %q", container.Image)
 		return Image{}, failure
 	}
-	return p.pull(ctx, ref, key, spec, container.Image, secrets, sandbox)
-}
-
-func (p *Puller) pull(ctx context.Context, ref *v1.ObjectReference, key string, spec *runtimeapi.ImageSpec, name string, secrets []*v1.Secret, sandbox *runtimeapi.PodSandboxConfig) (Image, error) {
-	p.events.Eventf(ref, v1.EventTypeNormal, event.Pulling, "Pulling image %q", name)
-	asked := p.now()
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return Image{}, ctx.Err()
+	list, err := credentials()
+	if err != nil {
+		return Image{}, &Failure{Reason: "ErrImagePull", Message: err.Error(), RetryAt: p.Now().Add(firstBackoff)}
 	}
-	began := p.now()
-	var err error
-	for _, auth := range credentials(secrets, spec.Image) {
-		if _, err = p.runtime.PullImage(ctx, spec, auth, sandbox); err == nil {
-			break
+	if p.Records != nil {
+		if err := p.Records.Begin(container.Image); err != nil {
+			message := fmt.Sprintf("Failed to record image pull intent for container image %q: %v", container.Image, err)
+			return Image{}, &Failure{Reason: "ErrImagePull", Message: message, RetryAt: p.Now().Add(firstBackoff)}
 		}
 	}
+	image, used, err := p.pull(ctx, ref, key, spec, container.Image, list, sandbox)
+	if p.Records != nil {
+		p.Records.End(container.Image, image.Ref, used)
+	}
+	return image, err
+}
+
+// pull returns the credential that worked, nil for none.
+func (p *Puller) pull(ctx context.Context, ref *v1.ObjectReference, key string, spec *runtimeapi.ImageSpec, name string, credentials []Credential, sandbox *runtimeapi.PodSandboxConfig) (Image, *Credential, error) {
+	p.Events.Eventf(ref, v1.EventTypeNormal, event.Pulling, "Pulling image %q", name)
+	asked := p.Now()
+	release, err := p.take(ctx)
+	if err != nil {
+		return Image{}, nil, err
+	}
+	defer release()
+	began := p.Now()
+	used, err := p.try(ctx, spec, credentials, sandbox)
 	if ctx.Err() != nil {
-		return Image{}, ctx.Err()
+		return Image{}, nil, ctx.Err()
 	}
 	if err != nil {
-		p.events.Eventf(ref, v1.EventTypeWarning, event.Failed, "Failed to pull image %q: %v", name, err)
-		p.events.Eventf(ref, v1.EventTypeWarning, event.Failed, "Error: ErrImagePull")
-		return Image{}, p.failed(key, err)
+		p.Events.Eventf(ref, v1.EventTypeWarning, event.Failed, "Failed to pull image %q: %v", name, err)
+		p.Events.Eventf(ref, v1.EventTypeWarning, event.Failed, "Error: ErrImagePull")
+		return Image{}, nil, p.failed(key, err)
 	}
 	p.forget(key)
 	image, found, err := p.inspect(ctx, spec)
 	if err != nil || !found {
-		return Image{}, p.failed(key, fmt.Errorf("image %q is not there after it was pulled: %w", name, err))
+		return Image{}, nil, p.failed(key, fmt.Errorf("image %q is not there after it was pulled: %w", name, err))
 	}
 	size := int64(0)
-	if response, err := p.runtime.ImageStatus(ctx, spec, false); err == nil {
+	if response, err := p.Runtime.ImageStatus(ctx, spec, false); err == nil {
 		size = int64(response.GetImage().GetSize())
 	}
-	p.events.Eventf(ref, v1.EventTypeNormal, event.Pulled, "Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		name, p.now().Sub(began).Truncate(time.Millisecond), p.now().Sub(asked).Truncate(time.Millisecond), size)
-	return image, nil
+	p.Events.Eventf(ref, v1.EventTypeNormal, event.Pulled, "Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+		name, p.Now().Sub(began).Truncate(time.Millisecond), p.Now().Sub(asked).Truncate(time.Millisecond), size)
+	return image, used, nil
+}
+
+// take waits until another pull may be under way.
+func (p *Puller) take(ctx context.Context) (release func(), err error) {
+	if p.slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// errRate is what a pull fails with that comes too soon after others.
+var errRate = errors.New("pull QPS exceeded")
+
+// try pulls with each credential until one works, or without any.
+func (p *Puller) try(ctx context.Context, spec *runtimeapi.ImageSpec, credentials []Credential, sandbox *runtimeapi.PodSandboxConfig) (*Credential, error) {
+	one := func(auth *runtimeapi.AuthConfig) error {
+		if p.rate != nil && !p.rate.AllowN(p.Now(), 1) {
+			return errRate
+		}
+		_, err := p.Runtime.PullImage(ctx, spec, auth, sandbox)
+		return err
+	}
+	if len(credentials) == 0 {
+		return nil, one(nil)
+	}
+	var errs []error
+	for i := range credentials {
+		err := one(credentials[i].Auth)
+		if err == nil {
+			return &credentials[i], nil
+		}
+		if !slices.ContainsFunc(errs, func(e error) bool { return e.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
+	}
+	return nil, utilerrors.NewAggregate(errs)
 }
 
 func (p *Puller) inspect(ctx context.Context, spec *runtimeapi.ImageSpec) (Image, bool, error) {
-	response, err := p.runtime.ImageStatus(ctx, spec, false)
+	response, err := p.Runtime.ImageStatus(ctx, spec, false)
 	if err != nil {
 		return Image{}, false, err
 	}
@@ -169,7 +250,7 @@ func (p *Puller) held(key, name string) *Failure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.backoff[key]
-	if b == nil || !p.now().Before(b.until) {
+	if b == nil || !p.Now().Before(b.until) {
 		return nil
 	}
 	return &Failure{Reason: "ImagePullBackOff", Message: fmt.Sprintf("Back-off pulling image %q: %s", name, b.cause), RetryAt: b.until}
@@ -180,15 +261,15 @@ func (p *Puller) failed(key string, err error) *Failure {
 	defer p.mu.Unlock()
 	b := p.backoff[key]
 	switch {
-	case b == nil || p.now().Sub(b.until) > maxBackoff:
+	case b == nil || p.Now().Sub(b.until) > maxBackoff:
 		b = &backoff{delay: firstBackoff}
 		p.backoff[key] = b
 	default:
 		b.delay = min(2*b.delay, maxBackoff)
 	}
-	b.until = p.now().Add(b.delay)
+	b.until = p.Now().Add(b.delay)
 	b.cause = "ErrImagePull: " + err.Error()
-	return &Failure{Reason: "ErrImagePull", Message: err.Error(), RetryAt: p.now().Add(visibleError)}
+	return &Failure{Reason: "ErrImagePull", Message: err.Error(), RetryAt: p.Now().Add(visibleError)}
 }
 
 func (p *Puller) forget(key string) {

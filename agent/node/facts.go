@@ -54,6 +54,10 @@ func ReadFacts(rootDir string, maxPods int, version string) (*Facts, error) {
 		BootID: firstLine("/proc/sys/kernel/random/boot_id"), KernelVersion: unix.ByteSliceToString(uts.Release[:]),
 		OSImage: osImage(), KubeletVersion: version, OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
 	}
+	if swap, err := meminfo("SwapTotal:"); err == nil && swap > 0 {
+		bytes := swap << 10
+		f.Info.Swap = &v1.NodeSwapStatus{Capacity: &bytes}
+	}
 	if f.Info.SystemUUID == "" {
 		f.Info.SystemUUID = f.Info.MachineID
 	}

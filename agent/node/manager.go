@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -42,8 +43,6 @@ const (
 	// The lease: how long it lasts and how often it is renewed.
 	leaseSeconds = 40
 	leaseRenewal = 5 * time.Second
-	// maxImages bounds the list of images in the status.
-	maxImages = 50
 )
 
 // Runtime is what the node's status needs of the runtime.
@@ -61,13 +60,17 @@ type Config struct {
 	Logger  *slog.Logger
 	Name    string
 	IP      net.IP
-	Labels  map[string]string
+	// Labels and Taints the Node object is registered with. Afterwards they are the cluster's.
+	Labels map[string]string
+	Taints []v1.Taint
 	// Annotations the node keeps on its object.
 	Annotations map[string]string
 	Port        int32
 	// Pressure tells what the machine runs short of.
 	Pressure func() Pressure
 	Facts    *Facts
+	// MaxImages bounds the list of images in the status; negative for no bound.
+	MaxImages int
 }
 
 // Manager keeps the Node object.
@@ -84,6 +87,10 @@ type Manager struct {
 	// last look, whether or not it was reported.
 	wasReady  bool
 	lastWrite time.Time
+	// lastLook is when the loop last looked at the machine, in nanoseconds since 1970.
+	lastLook atomic.Int64
+	// ending says why the machine is about to stop, nil while it is not.
+	ending    atomic.Pointer[string]
 	tolerance tolerance
 	images    []v1.ContainerImage
 	imagesAt  time.Time
@@ -246,7 +253,7 @@ func (m *Manager) register(ctx context.Context) (*v1.Node, error) {
 	if err == nil || !apierrors.IsNotFound(err) {
 		return node, err
 	}
-	node = &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.Name, Labels: map[string]string{}}}
+	node = &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.Name, Labels: map[string]string{}}, Spec: v1.NodeSpec{Taints: m.Taints}}
 	for k, v := range m.Labels {
 		node.Labels[k] = v
 	}
@@ -281,17 +288,23 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	s.DaemonEndpoints.KubeletEndpoint.Port = m.Port
 	s.Capacity, s.Allocatable = m.Facts.Capacity.DeepCopy(), m.Facts.Allocatable()
 	s.NodeInfo = m.Facts.Info
+	s.DeclaredFeatures = declaredFeatures()
 	status, err := m.Runtime.Status(ctx, false)
 	if version, versionErr := m.Runtime.Version(ctx, ""); versionErr == nil {
 		s.NodeInfo.ContainerRuntimeVersion = fmt.Sprintf("%s://%s", version.GetRuntimeName(), version.GetRuntimeVersion())
 	}
-	groups := true
-	s.Features = &v1.NodeFeatures{SupplementalGroupsPolicy: &groups}
+	if err == nil {
+		s.RuntimeHandlers, s.Features = handlers(status), features(status)
+	}
 	s.Images = m.listImages(ctx, now)
 	trouble := notReady(status.GetStatus(), err)
+	m.lastLook.Store(now.UnixNano())
 	m.wasReady = trouble == ""
 	if m.tolerance.bears(trouble, node, m.Facts.Info.BootID, now) {
 		trouble = ""
+	}
+	if why := m.ending.Load(); why != nil {
+		trouble, m.wasReady = *why, true // nothing to wait for
 	}
 	for _, c := range conditions(trouble, m.Pressure(), now) {
 		setCondition(s, c)
@@ -312,7 +325,10 @@ func (m *Manager) listImages(ctx context.Context, now time.Time) []v1.ContainerI
 		return cmp.Or(cmp.Compare(b.GetSize(), a.GetSize()), cmp.Compare(a.GetId(), b.GetId()))
 	})
 	m.images, m.imagesAt = []v1.ContainerImage{}, now
-	for _, i := range images[:min(len(images), maxImages)] {
+	if m.MaxImages >= 0 {
+		images = images[:min(len(images), m.MaxImages)]
+	}
+	for _, i := range images {
 		names := append(slices.Clone(i.GetRepoDigests()), i.GetRepoTags()...)
 		if len(names) > 0 {
 			m.images = append(m.images, v1.ContainerImage{Names: names, SizeBytes: int64(i.GetSize())})

@@ -31,6 +31,8 @@ type API struct {
 
 	once   sync.Once
 	synced chan struct{}
+	// mirrorChanges holds at most one word.
+	mirrorChanges chan struct{}
 
 	// mu guards known and mirrors.
 	mu    sync.Mutex
@@ -44,7 +46,7 @@ const MirrorAnnotation = v1.MirrorPodAnnotationKey
 
 // NewAPI returns a source for the named node.
 func NewAPI(client kubernetes.Interface, node string, pods Pods) *API {
-	return &API{client: client, node: node, pods: pods, synced: make(chan struct{}), known: map[types.UID]bool{}, mirrors: map[types.UID]*v1.Pod{}}
+	return &API{client: client, node: node, pods: pods, synced: make(chan struct{}), mirrorChanges: make(chan struct{}, 1), known: map[types.UID]bool{}, mirrors: map[types.UID]*v1.Pod{}}
 }
 
 // Run follows the API until ctx ends.
@@ -80,8 +82,12 @@ func (a *API) one(object any) {
 	pod.ManagedFields = nil
 	if mirrored, is := pod.Annotations[MirrorAnnotation]; is {
 		a.mu.Lock()
+		old := a.mirrors[types.UID(mirrored)]
 		a.mirrors[types.UID(mirrored)] = pod
 		a.mu.Unlock()
+		if old == nil || old.UID != pod.UID || pod.DeletionTimestamp != nil {
+			a.mirrorChanged()
+		}
 		return
 	}
 	a.mu.Lock()
@@ -98,16 +104,28 @@ func (a *API) Delete(object any) error {
 	}
 	a.mu.Lock()
 	mirrored, is := pod.Annotations[MirrorAnnotation]
-	if is {
+	if current := a.mirrors[types.UID(mirrored)]; is && current != nil && current.UID == pod.UID {
 		delete(a.mirrors, types.UID(mirrored))
 	}
 	delete(a.known, pod.UID)
 	a.mu.Unlock()
-	if !is {
+	if is {
+		a.mirrorChanged()
+	} else {
 		a.pods.Remove(pod.UID)
 	}
 	return nil
 }
+
+func (a *API) mirrorChanged() {
+	select {
+	case a.mirrorChanges <- struct{}{}:
+	default:
+	}
+}
+
+// MirrorChanges is sent to when a mirror came, went or is to go.
+func (a *API) MirrorChanges() <-chan struct{} { return a.mirrorChanges }
 
 // Replace tells all pods at once, after a list.
 func (a *API) Replace(objects []any, _ string) error {

@@ -113,6 +113,9 @@ type Config struct {
 	Events  event.Recorder
 	Logger  *slog.Logger
 	Now     func() time.Time
+	// Handler names the runtime handler that runs a pod, empty for the default one;
+	// nil: there is no other.
+	Handler func(ctx context.Context, pod *v1.Pod) (string, error)
 	// ContainerLogsDir holds a link for every container's log.
 	ContainerLogsDir string
 	// HostsFile of the node, /etc/hosts.

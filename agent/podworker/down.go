@@ -36,6 +36,7 @@ func (w *worker) stepDown(ctx context.Context, v view, state *podstate.Pod) (aga
 	switch {
 	case state.Active() || state.AnySandboxReady():
 		w.stopped = false
+		w.down.Store(false)
 		if now := w.Now(); !w.pace.AllowN(now, 1) {
 			return now.Add(paceEvery), false
 		}
@@ -48,6 +49,7 @@ func (w *worker) stepDown(ctx context.Context, v view, state *podstate.Pod) (aga
 			return w.Now().Add(retryDown), false
 		}
 		w.stopped = true
+		w.down.Store(true)
 		status := w.finalStatus(v, state)
 		if !v.gone && v.pod.DeletionTimestamp == nil {
 			w.Status.Set(v.pod, status)

@@ -169,7 +169,13 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, p *plan.Plan) (
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
 		return fail(event.FailedSandbox, "Failed to create pod sandbox: %v", fmt.Errorf("make the pod's log directory: %w", err))
 	}
-	id, err = w.Runtime.RunPodSandbox(ctx, config, "")
+	handler := ""
+	if w.Handler != nil {
+		if handler, err = w.Handler(ctx, pod); err != nil {
+			return fail(event.FailedSandbox, "Failed to create pod sandbox: %v", err)
+		}
+	}
+	id, err = w.Runtime.RunPodSandbox(ctx, config, handler)
 	if err != nil {
 		return fail(event.FailedSandbox, "Failed to create pod sandbox: %v", err)
 	}

@@ -113,6 +113,14 @@ func (p *Pool) Evict(uid types.UID, verdict podstatus.Verdict, grace int64) {
 	}
 }
 
+// Down says whether nothing of the pod runs or is mounted here any more.
+func (p *Pool) Down(uid types.UID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.workers[uid]
+	return w == nil || w.down.Load()
+}
+
 // Wake makes a pod's worker look again.
 func (p *Pool) Wake(uid types.UID) {
 	p.mu.Lock()

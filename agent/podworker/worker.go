@@ -3,6 +3,7 @@ package podworker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -58,6 +59,8 @@ type worker struct {
 	op *operation
 	// stopped: everything ended and was torn down. finished: the API was told to remove it.
 	stopped, finished bool
+	// down is stopped, for others to see.
+	down atomic.Bool
 	// announced holds the exited container for which a back-off was announced, by name.
 	announced map[string]string
 	retry     retry

@@ -58,6 +58,8 @@ type run struct {
 	timer   *time.Timer
 	// probed: at least one check was made, so the result means something.
 	probed, stopped bool
+	// How often the checks were good, bad, and could not be made.
+	successful, failed, unknown uint64
 }
 
 // NewManager returns a manager whose checks end with ctx. changed is called
@@ -213,6 +215,7 @@ func (m *Manager) fire(r *run) {
 		m.mu.Unlock()
 		return
 	}
+	r.count(good, known)
 	var changed, done, first bool
 	if known {
 		first, r.probed = !r.probed, true

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -48,7 +49,9 @@ func (s *Server) attributes(u user.Info, method, path, subresource string) autho
 
 // subresources of the node a path stands for, the most specific first.
 func subresources(path string) []string {
-	under := func(prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }
+	under := func(prefixes ...string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return path == p || strings.HasPrefix(path, p+"/") })
+	}
 	switch {
 	case under("/stats"):
 		return []string{"stats"}
@@ -56,9 +59,13 @@ func subresources(path string) []string {
 		return []string{"metrics"}
 	case under("/logs"):
 		return []string{"log"}
+	case under("/checkpoint"):
+		return []string{"checkpoint"}
 	case under("/healthz"):
 		return []string{"healthz", "proxy"}
-	case under("/pods"), under("/runningpods"):
+	case under("/configz"):
+		return []string{"configz", "proxy"}
+	case under("/pods", "/runningpods"):
 		return []string{"pods", "proxy"}
 	}
 	return []string{"proxy"}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,6 +26,10 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 	options, err := logOptions(r.URL.Query())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if name := r.PathValue("container"); !hasContainer(pod, name) {
+		http.Error(w, fmt.Sprintf("container %q not found in pod %q", name, pod.Name), http.StatusNotFound)
 		return
 	}
 	id, err := logContainer(pod, r.PathValue("container"), options.Previous)
@@ -57,6 +62,18 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 	if err != nil && !out.wrote {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
+}
+
+// hasContainer says whether the pod's spec has a container of that name.
+func hasContainer(pod *v1.Pod, name string) bool {
+	for _, containers := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range containers {
+			if containers[i].Name == name {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
 }
 
 // flusher sends every line at once.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"strconv"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -45,9 +44,15 @@ type Config struct {
 	Runtime   Runtime
 	Pods      Pods
 	Usage     Usage
-	// Metrics is served at /metrics.
-	Metrics http.Handler
-	Logger  *slog.Logger
+	// Metrics is served at /metrics, Probes at /metrics/probes.
+	Metrics, Probes http.Handler
+	// Configuration is served at /configz.
+	Configuration any
+	// Healthy says whether the agent's loops go round, for /healthz.
+	Healthy func() error
+	// SystemLogDir is served at /logs/; not at all when empty.
+	SystemLogDir string
+	Logger       *slog.Logger
 }
 
 // Server is the endpoint.
@@ -103,8 +108,9 @@ func (w debugWriter) Write(p []byte) (int, error) {
 // Handler returns the whole endpoint, authentication included.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /healthz/{check...}", healthz)
+	s.installHealth(mux)
+	mux.HandleFunc("GET /configz", s.configz)
+	s.installSystemLogs(mux)
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /pods/{$}", s.pods)
 	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
@@ -116,6 +122,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /metrics/resource", scrape(s.Usage.Resource, s.Logger))
 	mux.HandleFunc("GET /metrics/cadvisor", scrape(s.Usage.CAdvisor, s.Logger))
 	mux.Handle("GET /metrics", s.Metrics)
+	mux.Handle("GET /metrics/probes", s.Probes)
 	for _, pattern := range []string{"/{namespace}/{pod}/{container}", "/{namespace}/{pod}/{uid}/{container}"} {
 		mux.HandleFunc("/exec"+pattern, s.exec)
 		mux.HandleFunc("/attach"+pattern, s.attach)
@@ -127,10 +134,4 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return s.authorized(mux)
-}
-
-func healthz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(len("ok")))
-	_, _ = w.Write([]byte("ok"))
 }

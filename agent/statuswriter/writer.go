@@ -35,10 +35,16 @@ type Writer struct {
 	logger *slog.Logger
 	queue  workqueue.TypedRateLimitingInterface[types.UID]
 
-	// mu guards records.
+	// mu guards what follows.
 	mu      sync.Mutex
 	records map[types.UID]*record
+	// failing are the pods whose last write did not succeed.
+	failing map[types.UID]bool
 }
+
+// longestRetry is the longest wait before a write that failed is tried again. The
+// first that succeeds after the API was away has all others tried at once.
+const longestRetry = 10 * time.Second
 
 // record is what is known and wanted of one pod.
 type record struct {
@@ -53,8 +59,8 @@ type record struct {
 
 // New returns a writer.
 func New(client kubernetes.Interface, logger *slog.Logger) *Writer {
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 30*time.Second)
-	return &Writer{client: client, logger: logger, queue: workqueue.NewTypedRateLimitingQueue(limiter), records: map[types.UID]*record{}}
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, longestRetry)
+	return &Writer{client: client, logger: logger, queue: workqueue.NewTypedRateLimitingQueue(limiter), records: map[types.UID]*record{}, failing: map[types.UID]bool{}}
 }
 
 // Run writes until ctx ends.
@@ -126,6 +132,7 @@ func older(a, b string) bool {
 func (w *Writer) Forget(uid types.UID) {
 	w.mu.Lock()
 	delete(w.records, uid)
+	delete(w.failing, uid)
 	w.mu.Unlock()
 }
 
@@ -149,13 +156,33 @@ func (w *Writer) one(ctx context.Context) bool {
 	}
 	if err := w.write(ctx, r, c); err != nil {
 		if ctx.Err() == nil {
-			w.logger.Warn("write a pod's status; trying again", "pod", c.pod.Name, "namespace", c.pod.Namespace, "error", err)
+			w.mu.Lock()
+			again := w.failing[uid]
+			w.failing[uid] = true
+			w.mu.Unlock()
+			if !again {
+				w.logger.Warn("write a pod's status; trying again", "pod", c.pod.Name, "namespace", c.pod.Namespace, "error", err)
+			}
 			w.queue.AddRateLimited(uid)
 		}
 		return true
 	}
 	w.queue.Forget(uid)
+	w.succeeded(uid)
 	return true
+}
+
+// succeeded has the writes that failed before tried at once: the API is back.
+func (w *Writer) succeeded(uid types.UID) {
+	w.mu.Lock()
+	failing := w.failing
+	delete(failing, uid)
+	w.failing = map[types.UID]bool{}
+	w.mu.Unlock()
+	for other := range failing {
+		w.queue.Forget(other)
+		w.queue.Add(other)
+	}
 }
 
 func (w *Writer) write(ctx context.Context, r *record, c record) error {

@@ -2,14 +2,18 @@ package statuswriter
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -116,4 +120,53 @@ func TestWhoContradictsIsContradicted(t *testing.T) {
 	if writes != 2 {
 		t.Errorf("%d writes when nothing is to say, want 2", writes)
 	}
+}
+
+func TestStatusesCatchUpAtOnceWhenTheAPIIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var objects []runtime.Object
+		var pods []*v1.Pod
+		for _, name := range []string{"a", "b", "c", "d"} {
+			pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", UID: types.UID(name)}, Status: v1.PodStatus{Phase: v1.PodPending}}
+			pods, objects = append(pods, pod), append(objects, pod)
+		}
+		client := fake.NewClientset(objects...)
+		var away atomic.Bool
+		client.PrependReactor("patch", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return away.Load(), nil, errors.New("connection refused")
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		w := New(client, slog.New(slog.DiscardHandler))
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		away.Store(true)
+		for i, pod := range pods {
+			w.Set(pod, &v1.PodStatus{Phase: v1.PodRunning})
+			// They fail at different times.
+			time.Sleep(time.Duration(i) * time.Second)
+		}
+		time.Sleep(5 * time.Minute)
+		away.Store(false)
+		written := func() (n int) {
+			for _, pod := range pods {
+				if p, err := client.CoreV1().Pods("ns").Get(ctx, pod.Name, metav1.GetOptions{}); err == nil && p.Status.Phase == v1.PodRunning {
+					n++
+				}
+			}
+			return n
+		}
+		for waited := time.Duration(0); written() == 0; waited += 100 * time.Millisecond {
+			if waited > longestRetry {
+				t.Fatal("no status is written")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := written(); n != len(pods) {
+			t.Errorf("with the first status %d of %d are written", n, len(pods))
+		}
+		cancel()
+		<-done
+	})
 }

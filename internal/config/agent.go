@@ -78,7 +78,51 @@ type Agent struct {
 	// Resources say how much pods may take of the machine.
 	Resources Resources `yaml:",inline"`
 
-	MaxPods  int    `yaml:"maxPods" help:"how many pods may run here"`
+	MaxPods int `yaml:"maxPods" help:"how many pods may run here"`
+	// RegisterWithTaints are on the Node object from its first moment, key=value:effect.
+	RegisterWithTaints []string `yaml:"registerWithTaints" help:"taints of the Node object at registration, key=value:effect"`
+	// NodeStatusMaxImages bounds the list of images in the Node's status; -1 for no bound.
+	NodeStatusMaxImages int `yaml:"nodeStatusMaxImages" help:"how many images the Node's status lists; -1 for all"`
+
+	// SerializeImagePulls pulls one image at a time; MaxParallelImagePulls bounds
+	// them otherwise, 0 for no bound.
+	SerializeImagePulls   bool `yaml:"serializeImagePulls" help:"pull one image at a time"`
+	MaxParallelImagePulls int  `yaml:"maxParallelImagePulls" help:"how many images are pulled at a time; 0 for any number"`
+	// RegistryPullQPS is how many pulls a second may begin, after a burst; 0 for any number.
+	RegistryPullQPS int `yaml:"registryPullQPS" help:"how many pulls begin in a second; 0 for any number"`
+	RegistryBurst   int `yaml:"registryBurst" help:"how many pulls may begin at once"`
+	// ImageCredentialProviderConfig is a file of kind CredentialProviderConfig
+	// (kubelet.config.k8s.io/v1), whose programs are in ImageCredentialProviderBinDir.
+	ImageCredentialProviderConfig string `yaml:"imageCredentialProviderConfig" help:"file that configures the credential providers for registries"`
+	ImageCredentialProviderBinDir string `yaml:"imageCredentialProviderBinDir" help:"folder of the credential providers' programs"`
+	// ImagePullCredentialsVerificationPolicy says for which images that are present
+	// a pod has to prove that its credentials give it access.
+	ImagePullCredentialsVerificationPolicy string `yaml:"imagePullCredentialsVerificationPolicy" help:"for which present images a pod must prove its access: NeverVerify, NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages or AlwaysVerify"`
+	// PreloadedImagesVerificationAllowlist are repositories, or beginnings with /*, that are never verified.
+	PreloadedImagesVerificationAllowlist []string `yaml:"preloadedImagesVerificationAllowlist" help:"repositories that NeverVerifyAllowlistedImages lets every pod use"`
+	// ImageGCHighThresholdPercent of the disk's use begins the removal of images
+	// nobody uses, down to ImageGCLowThresholdPercent; 100 never does.
+	ImageGCHighThresholdPercent int    `yaml:"imageGCHighThresholdPercent" help:"how full the disk may be before unused images are removed, in percent"`
+	ImageGCLowThresholdPercent  int    `yaml:"imageGCLowThresholdPercent" help:"how full the disk is when their removal ends, in percent"`
+	ImageMinimumGCAge           string `yaml:"imageMinimumGCAge" help:"how long an image must be here before it is removed"`
+	ImageMaximumGCAge           string `yaml:"imageMaximumGCAge" help:"how long an image may be unused; 0s for ever"`
+
+	// ContainerLogMaxSize is the size at which a container's log is rotated, ContainerLogMaxFiles how many files it has.
+	ContainerLogMaxSize  string `yaml:"containerLogMaxSize" help:"size at which a container's log file is rotated"`
+	ContainerLogMaxFiles int    `yaml:"containerLogMaxFiles" help:"how many log files a container has at most"`
+	// EnableSystemLogHandler serves the node's /var/log at /logs/.
+	EnableSystemLogHandler bool `yaml:"enableSystemLogHandler" help:"serve the node's /var/log at /logs/"`
+
+	// RuntimeHandlers are what RuntimeClasses name, besides the default one.
+	RuntimeHandlers map[string]RuntimeHandler `yaml:"runtimeHandlers"`
+
+	// ShutdownGracePeriod is for how long the machine's shutdown is delayed so that
+	// pods end in order; ShutdownGracePeriodCriticalPods of it is for critical ones.
+	ShutdownGracePeriod             string `yaml:"shutdownGracePeriod" help:"how long a shutdown of the machine waits for pods; 0s for not at all"`
+	ShutdownGracePeriodCriticalPods string `yaml:"shutdownGracePeriodCriticalPods" help:"how much of it is for critical pods"`
+	// ShutdownGracePeriodByPodPriority replaces both.
+	ShutdownGracePeriodByPodPriority []ShutdownPriority `yaml:"shutdownGracePeriodByPodPriority"`
+
 	LogLevel string `yaml:"logLevel" help:"debug, info, warn or error"`
 }
 
@@ -110,7 +154,23 @@ func DefaultAgent() *Agent {
 		ClusterCIDR:         "10.244.0.0/16",
 		Resources:           defaultResources(),
 		MaxPods:             110,
-		LogLevel:            "info",
+
+		NodeStatusMaxImages:                    50,
+		MaxParallelImagePulls:                  4,
+		RegistryPullQPS:                        5,
+		RegistryBurst:                          10,
+		ImagePullCredentialsVerificationPolicy: "NeverVerifyPreloadedImages",
+		ImageGCHighThresholdPercent:            85,
+		ImageGCLowThresholdPercent:             80,
+		ImageMinimumGCAge:                      "2m",
+		ImageMaximumGCAge:                      "0s",
+		ContainerLogMaxSize:                    "10Mi",
+		ContainerLogMaxFiles:                   5,
+		EnableSystemLogHandler:                 true,
+		ShutdownGracePeriod:                    "0s",
+		ShutdownGracePeriodCriticalPods:        "0s",
+
+		LogLevel: "info",
 	}
 }
 
@@ -163,5 +223,7 @@ func (c *Agent) Validate() field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("maxPods"), c.MaxPods, "must be at least 1"))
 	}
 	errs = append(errs, c.Resources.validate()...)
+	errs = append(errs, c.validateNode()...)
+	errs = append(errs, c.validateImages()...)
 	return append(errs, requireLogLevel(c.LogLevel)...)
 }
