@@ -26,6 +26,7 @@ type Container struct {
 	ImageUser     *int64
 	ImageUsername string
 	Mounts        []*runtimeapi.Mount
+	Devices       []*runtimeapi.Device
 	// Target is the container an ephemeral container looks at.
 	Target string
 }
@@ -50,6 +51,7 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 		Args:        environ.ExpandAll(spec.Args, in.Vars),
 		WorkingDir:  spec.WorkingDir,
 		Mounts:      in.Mounts,
+		Devices:     in.Devices,
 		Labels:      podstate.ContainerLabels(in.Pod, spec),
 		Annotations: in.Record.Annotations(),
 		LogPath:     LogPath(spec.Name, in.Record.Attempt),
@@ -138,7 +140,7 @@ func volumeMount(pod *v1.Pod, spec *v1.Container, index int, volumes Volumes, va
 	if !filepath.IsAbs(target) {
 		target = filepath.Join("/", target)
 	}
-	m := &runtimeapi.Mount{ContainerPath: target, HostPath: path, Readonly: vm.ReadOnly}
+	m := &runtimeapi.Mount{ContainerPath: target, HostPath: path, Readonly: vm.ReadOnly || readOnly(pod, vm.Name)}
 	if vm.MountPropagation != nil {
 		switch *vm.MountPropagation {
 		case v1.MountPropagationHostToContainer:

@@ -48,6 +48,7 @@ type Volumes interface {
 	Remove(uid types.UID) error
 	PodDir(uid types.UID) string
 	Path(pod *v1.Pod, name string) (string, bool)
+	Device(pod *v1.Pod, name string) (string, bool)
 	SubPath(uid types.UID, volumePath, volume, container string, index int, sub string) (string, error)
 }
 

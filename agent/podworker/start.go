@@ -133,6 +133,10 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, state *podsta
 	if err != nil {
 		return nil, err
 	}
+	devices, err := criconfig.Devices(pod, s.Container, w.Volumes.Device)
+	if err != nil {
+		return nil, err
+	}
 	target := ""
 	if s.Target != "" {
 		latest := state.Latest(s.Target)
@@ -142,7 +146,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, state *podsta
 		target = latest.ID
 	}
 	return w.CRI.Container(criconfig.Container{
-		Pod: pod, Spec: s.Container, Vars: vars, ImageRef: img.Ref, ImageUser: img.User, ImageUsername: img.Username, Mounts: mounts, Target: target,
+		Pod: pod, Spec: s.Container, Vars: vars, ImageRef: img.Ref, ImageUser: img.User, ImageUsername: img.Username, Mounts: mounts, Devices: devices, Target: target,
 		Record: podstate.NewRecord(pod, s.Container, s.Attempt, s.Backoff, message),
 	})
 }

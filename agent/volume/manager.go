@@ -29,6 +29,12 @@ type Tokens interface {
 	Token(ctx context.Context, pod *v1.Pod, audience string, seconds *int64) (token string, expires time.Time, err error)
 }
 
+// TrustBundles reads the authorities that projected volumes ask for.
+type TrustBundles interface {
+	TrustBundle(ctx context.Context, pod types.UID, source *v1.ClusterTrustBundleProjection) ([]byte, error)
+	Forget(pod types.UID)
+}
+
 // Config of a Manager.
 type Config struct {
 	// RootDir holds pods/, /var/lib/kubelet on a usual node.
@@ -36,8 +42,10 @@ type Config struct {
 	Objects Objects
 	Tokens  Tokens
 	// Claims is nil where there is no API: claims are refused then.
-	Claims  Claims
-	Mounter mount.Interface
+	Claims Claims
+	// TrustBundles is nil where there is no API.
+	TrustBundles TrustBundles
+	Mounter      mount.Interface
 	// MemoryCapacity bounds memory volumes without a limit of their own, in bytes.
 	MemoryCapacity int64
 	Now            func() time.Time
@@ -178,6 +186,9 @@ func (m *Manager) TearDown(uid types.UID) error {
 	dir := m.PodDir(uid)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if m.TrustBundles != nil {
+		m.TrustBundles.Forget(uid)
 	}
 	// Mounts of parts of volumes go before the volumes.
 	if err := m.unmountBelow(filepath.Join(dir, "volume-subpaths")); err != nil {

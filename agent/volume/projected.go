@@ -61,6 +61,11 @@ func (r *request) projectedFiles(ctx context.Context) (files map[string]atomicdi
 			if err == nil && (again.IsZero() || renew.Before(again)) {
 				again = renew
 			}
+		case source.ClusterTrustBundle != nil && r.TrustBundles != nil:
+			var anchors []byte
+			if anchors, err = r.TrustBundles.TrustBundle(ctx, r.pod.UID, source.ClusterTrustBundle); err == nil {
+				part = map[string]atomicdir.File{source.ClusterTrustBundle.Path: {Data: anchors, Mode: fs.FileMode(mode)}}
+			}
 		default:
 			err = fmt.Errorf("source %d of the projected volume is of a type this node does not provide", i)
 		}

@@ -54,6 +54,7 @@ func Chain(c Config) (admission.Interface, error) {
 		certificateApproval{on(admission.Update), c.Authorizer},
 		certificateSigning{on(admission.Update), c.Authorizer},
 		certificateSubjectRestriction{on(admission.Create)},
+		trustBundleAttest{on(admission.Create, admission.Update), c.Authorizer},
 	), nil
 }
 

@@ -15,5 +15,10 @@ func Group(deps *registry.Dependencies) (registry.Group, error) {
 		return registry.Group{}, fmt.Errorf("certificates group: %w", err)
 	}
 	storages["certificatesigningrequests/approval"] = registry.NewSubresource(store.Store, approvalStrategy{store.UpdateStrategy})
+	_, bundles, err := registry.Build(deps, trustBundleKind())
+	if err != nil {
+		return registry.Group{}, fmt.Errorf("certificates group: %w", err)
+	}
+	storages.Add(bundles)
 	return registry.Group{Name: certificatesv1.GroupName, Versions: map[string]registry.Storages{"v1": storages}}, nil
 }

@@ -28,6 +28,7 @@ var selectable = map[schema.GroupVersionKind][]string{
 		"reason", "reportingComponent", "source", "type",
 	},
 	certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"): {"spec.signerName"},
+	certificatesv1.SchemeGroupVersion.WithKind("ClusterTrustBundle"):        {"spec.signerName"},
 }
 
 // eventNames maps the names that events.k8s.io has for the core group's fields.
