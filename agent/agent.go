@@ -51,6 +51,7 @@ type Runtime interface {
 	podworker.Runtime
 	image.Runtime
 	image.Store
+	volume.ImageMounts
 	server.Runtime
 	hook.Executor
 	node.Runtime
@@ -165,7 +166,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
 	volumes := volume.New(volume.Config{
-		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Claims: claims{a.Client, nodes}, TrustBundles: objects.NewTrustBundles(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) }), Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
+		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Claims: claims{a.Client, nodes}, ImageMounts: a.Runtime, TrustBundles: objects.NewTrustBundles(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) }), Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
 	})
 	writer := statuswriter.New(a.Client, a.Logger)
 	statuses := &mirrored{Writer: writer}

@@ -220,7 +220,7 @@ func Cleanup(ctx context.Context, o Options) error {
 	errs = append(errs, err)
 	errs = append(errs, each(list, func(s *runtimeapi.PodSandbox) error { return r.RemovePodSandbox(ctx, s.GetId()) })...)
 	// Last the shims: what a killed process left running in the pods' cgroups has ended by then.
-	errs = append(errs, r.cgroups.RemoveAll(ctx), r.sweep(ctx), r.Close())
+	errs = append(errs, r.cgroups.RemoveAll(ctx), r.sweep(ctx), r.removeImageMounts(ctx), r.Close())
 	return errors.Join(append(errs, cleanMachine(ctx, o))...)
 }
 

@@ -9,7 +9,8 @@ import (
 )
 
 // readOnly reports whether nobody may write to a volume, whatever a mount says: what the
-// API holds, and what the volume itself says.
+// API holds, and what the volume itself says. The mount of an image is read-only and more
+// by itself, which another read-only mount over it would undo.
 func readOnly(pod *v1.Pod, name string) bool {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
@@ -17,7 +18,7 @@ func readOnly(pod *v1.Pod, name string) bool {
 			continue
 		}
 		switch {
-		case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil, v.Image != nil:
+		case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 			return true
 		case v.PersistentVolumeClaim != nil:
 			return v.PersistentVolumeClaim.ReadOnly

@@ -49,6 +49,7 @@ type Volumes interface {
 	PodDir(uid types.UID) string
 	Path(pod *v1.Pod, name string) (string, bool)
 	Device(pod *v1.Pod, name string) (string, bool)
+	SetUpImage(ctx context.Context, pod *v1.Pod, volume, image string) error
 	SubPath(uid types.UID, volumePath, volume, container string, index int, sub string) (string, error)
 }
 

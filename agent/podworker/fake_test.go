@@ -251,11 +251,12 @@ func (f *fakeVolumes) SetUp(context.Context, *v1.Pod, volume.Node) (time.Time, e
 	defer f.mu.Unlock()
 	return time.Time{}, f.err
 }
-func (f *fakeVolumes) TearDown(types.UID) error              { return nil }
-func (f *fakeVolumes) Remove(types.UID) error                { return nil }
-func (f *fakeVolumes) PodDir(types.UID) string               { return f.dir }
-func (f *fakeVolumes) Path(*v1.Pod, string) (string, bool)   { return "", false }
-func (f *fakeVolumes) Device(*v1.Pod, string) (string, bool) { return "", false }
+func (f *fakeVolumes) TearDown(types.UID) error                                  { return nil }
+func (f *fakeVolumes) Remove(types.UID) error                                    { return nil }
+func (f *fakeVolumes) PodDir(types.UID) string                                   { return f.dir }
+func (f *fakeVolumes) Path(*v1.Pod, string) (string, bool)                       { return "", false }
+func (f *fakeVolumes) Device(*v1.Pod, string) (string, bool)                     { return "", false }
+func (f *fakeVolumes) SetUpImage(context.Context, *v1.Pod, string, string) error { return nil }
 func (f *fakeVolumes) SubPath(types.UID, string, string, string, int, string) (string, error) {
 	return "", nil
 }

@@ -52,6 +52,9 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, state *podstat
 		w.setFailed(spec.Name, plan.Failed{Reason: reason, Message: message, RetryAt: w.Now().Add(after)})
 	}
 	img, err := w.Images.Ensure(ctx, pod, spec, w.pullSecrets(pod), sandbox)
+	if err == nil {
+		err = w.ensureImageVolumes(ctx, pod, spec, sandbox)
+	}
 	if err != nil {
 		var failure *image.Failure
 		if errors.As(err, &failure) && ctx.Err() == nil {
@@ -59,6 +62,8 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, state *podstat
 				w.Events.Eventf(ref, v1.EventTypeWarning, event.Failed, "Error: %s", failure.Reason)
 			}
 			w.setFailed(spec.Name, plan.Failed{Reason: failure.Reason, Message: failure.Message, RetryAt: failure.RetryAt})
+		} else {
+			fail(reasonCreate, err, retryStart)
 		}
 		return
 	}

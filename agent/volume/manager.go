@@ -43,6 +43,8 @@ type Config struct {
 	Tokens  Tokens
 	// Claims is nil where there is no API: claims are refused then.
 	Claims Claims
+	// ImageMounts is nil where there is no runtime.
+	ImageMounts ImageMounts
 	// TrustBundles is nil where there is no API.
 	TrustBundles TrustBundles
 	Mounter      mount.Interface
@@ -79,7 +81,7 @@ type kind struct {
 
 // kinds lists every supported volume type.
 func kinds() []kind {
-	return []kind{emptyDirKind(), configMapKind(), secretKind(), downwardKind(), projectedKind(), hostPathKind(), claimKind()}
+	return []kind{emptyDirKind(), configMapKind(), secretKind(), downwardKind(), projectedKind(), hostPathKind(), claimKind(), imageKind()}
 }
 
 func kindOf(v *v1.Volume) (kind, bool) {
@@ -194,7 +196,9 @@ func (m *Manager) TearDown(uid types.UID) error {
 	if err := m.unmountBelow(filepath.Join(dir, "volume-subpaths")); err != nil {
 		return err
 	}
-	if err := m.release(uid); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseLimit)
+	defer cancel()
+	if err := m.release(ctx, uid); err != nil {
 		return err
 	}
 	if err := m.unmountBelow(dir); err != nil {
@@ -210,6 +214,10 @@ func (m *Manager) TearDown(uid types.UID) error {
 	}
 	return nil
 }
+
+// releaseLimit bounds how long the runtime and drivers may take to let go of a pod's
+// volumes before that is tried again.
+const releaseLimit = 2 * time.Minute
 
 // Remove tears down and removes everything of a pod.
 func (m *Manager) Remove(uid types.UID) error {

@@ -19,7 +19,10 @@ import (
 type record struct {
 	// Volume is the name in the pod, PersistentVolume that of the volume bound to its
 	// claim.
-	Volume, PersistentVolume string
+	Volume           string
+	PersistentVolume string `json:",omitempty"`
+	// Image is the runtime's name for the mount of an image.
+	Image string `json:",omitempty"`
 	// Path is what containers mount, empty until it is known.
 	Path string
 	// Block: Path is a device.

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,22 +38,27 @@ func (m *Manager) lock(name string) (unlock func()) {
 
 // release lets go of the volumes that have records: unpublishes them, and ends the
 // mounts that were shared when no other pod of this node needs them.
-func (m *Manager) release(uid types.UID) error {
+func (m *Manager) release(ctx context.Context, uid types.UID) error {
 	records, err := m.records(uid)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for i := range records {
-		errs = append(errs, m.releaseOne(uid, &records[i]))
+		errs = append(errs, m.releaseOne(ctx, uid, &records[i]))
 	}
 	return errors.Join(errs...)
 }
 
-func (m *Manager) releaseOne(uid types.UID, r *record) error {
+func (m *Manager) releaseOne(ctx context.Context, uid types.UID, r *record) error {
 	defer m.lock(r.PersistentVolume)()
 	if r.Path != "" && m.below(r.Path) {
 		if err := m.unmount(r.Path); err != nil {
+			return err
+		}
+	}
+	if r.Image != "" && m.ImageMounts != nil {
+		if err := m.ImageMounts.RemoveImageMount(ctx, r.Image); err != nil {
 			return err
 		}
 	}

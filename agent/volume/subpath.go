@@ -58,7 +58,10 @@ func createSub(volumePath, sub string) error {
 	if _, err := root.Stat(sub); err == nil {
 		return nil
 	}
-	if err := root.MkdirAll(sub, 0o750); err != nil {
+	if err := root.MkdirAll(sub, 0o750); errors.Is(err, unix.EROFS) {
+		// What is not in a volume that cannot be written is not there.
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("failed to create subPath directory for volumeMount: %w", err)
 	}
 	// The new directory is as open as the volume itself.
