@@ -480,8 +480,11 @@ func TestDNSAnswersOnItsServiceAddress(t *testing.T) {
 type noServices struct{}
 
 func (noServices) Service(_, _ string) *corev1.Service             { return nil }
-func (noServices) Services() []*corev1.Service                     { return nil }
 func (noServices) Slices(_, _ string) []*discoveryv1.EndpointSlice { return nil }
+func (noServices) Namespace(string) bool                           { return false }
+
+func (noServices) ServicesAt(netip.Addr) []*corev1.Service          { return nil }
+func (noServices) SlicesAt(netip.Addr) []*discoveryv1.EndpointSlice { return nil }
 
 func nft(arguments ...string) error {
 	if output, err := exec.Command("nft", arguments...).CombinedOutput(); err != nil {

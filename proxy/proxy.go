@@ -108,8 +108,10 @@ type Proxy struct {
 	own      informers.SharedInformerFactory
 	nodes    corelisters.NodeLister
 	services corelisters.ServiceLister
-	slices   cache.Indexer
-	changed  chan struct{}
+	// namespaces are watched for names only.
+	namespaces corelisters.NamespaceLister
+	slices     cache.Indexer
+	changed    chan struct{}
 	// begun is when the last sync began.
 	begun  time.Time
 	health *health
@@ -146,6 +148,15 @@ func New(config Config) (*Proxy, error) {
 		return nil, fmt.Errorf("index endpoint slices: %w", err)
 	}
 	p.slices = endpointSlices.GetIndexer()
+	if config.DNS != nil {
+		if err := endpointSlices.AddIndexers(cache.Indexers{byAddress: headlessAddresses}); err != nil {
+			return nil, fmt.Errorf("index endpoint slices: %w", err)
+		}
+		if err := p.factory.Core().V1().Services().Informer().AddIndexers(cache.Indexers{byAddress: clusterAddresses}); err != nil {
+			return nil, fmt.Errorf("index services: %w", err)
+		}
+		p.namespaces = p.factory.Core().V1().Namespaces().Lister()
+	}
 	for _, informer := range []cache.SharedIndexInformer{p.factory.Core().V1().Services().Informer(), endpointSlices, p.own.Core().V1().Nodes().Informer()} {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(any) { p.notice() }, UpdateFunc: func(before, after any) {
@@ -175,6 +186,7 @@ func New(config Config) (*Proxy, error) {
 			return nil, err
 		}
 		p.names = names
+		p.health.registry.MustRegister(names.Collectors()...)
 	}
 	return p, nil
 }
@@ -468,6 +480,8 @@ func forget(object any) (any, error) {
 		o.ManagedFields, o.Annotations = nil, nil
 	case *discoveryv1.EndpointSlice:
 		o.ManagedFields, o.Annotations, o.OwnerReferences = nil, nil, nil
+	case *corev1.Namespace:
+		o.ManagedFields, o.Annotations, o.Labels = nil, nil, nil
 	case *corev1.Node:
 		o.ManagedFields, o.Annotations, o.Status.Images, o.Status.VolumesInUse, o.Status.VolumesAttached = nil, nil, nil, nil, nil
 	}
@@ -492,27 +506,4 @@ const toBeDeleted = "ToBeDeletedByClusterAutoscaler"
 // (KEP-3836).
 func eligible(node *corev1.Node) bool {
 	return node.DeletionTimestamp == nil && !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
-}
-
-// source lets the name server read what the proxy watches.
-type source struct{ proxy *Proxy }
-
-func (s *source) Service(namespace, name string) *corev1.Service {
-	service, err := s.proxy.services.Services(namespace).Get(name)
-	if err != nil {
-		return nil
-	}
-	return service
-}
-
-func (s *source) Services() []*corev1.Service {
-	services, err := s.proxy.services.List(labels.Everything())
-	if err != nil {
-		return nil
-	}
-	return services
-}
-
-func (s *source) Slices(namespace, service string) []*discoveryv1.EndpointSlice {
-	return s.proxy.slicesOf(namespace, service)
 }

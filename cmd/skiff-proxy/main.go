@@ -174,7 +174,11 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 	}
 	if c.DNS.Enabled {
 		settings.DNS = &dns.Config{
-			Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Logger: logger.With("component", "dns"),
+			Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Policy: c.DNS.Policy, Logger: logger.With("component", "dns"),
+			StubDomains: map[string][]string{},
+		}
+		for domain, servers := range c.DNS.StubDomains {
+			settings.DNS.StubDomains[domain] = strings.Fields(servers)
 		}
 	}
 	return settings, connection, nil

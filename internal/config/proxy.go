@@ -101,6 +101,12 @@ type DNS struct {
 	ClusterDomain string `yaml:"clusterDomain" help:"DNS domain of the cluster"`
 	// Upstreams are host:port of the servers that answer for other names. Empty: those of resolv.conf.
 	Upstreams []string `yaml:"upstreams" help:"host:port of the servers for other names; those of resolv.conf when empty"`
+	// Policy says whom of several upstreams to ask first: the first that works, as
+	// resolv.conf means it, or any of those that work.
+	Policy string `yaml:"policy" help:"whom of several upstreams to ask first: sequential or random"`
+	// StubDomains have servers of their own: domain to host:port, several with
+	// blanks between. The longest domain wins.
+	StubDomains map[string]string `yaml:"stubDomains" help:"servers of single domains, such as corp.example=192.0.2.53:53; several with blanks between"`
 }
 
 // DefaultProxy returns the configuration of a machine nobody configured.
@@ -118,7 +124,7 @@ func DefaultProxy() *Proxy {
 		StateDir:      "/var/lib/skiff/proxy",
 		HealthPort:    10256,
 		MetricsPort:   10249,
-		DNS:           DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local"},
+		DNS:           DNS{Enabled: true, Address: "10.96.0.10", ClusterDomain: "cluster.local", Policy: "sequential"},
 		LogLevel:      "info",
 	}
 }
@@ -169,6 +175,17 @@ func (c *Proxy) Validate() field.ErrorList {
 		errs = append(errs, requireDomain("dns.clusterDomain", c.DNS.ClusterDomain)...)
 		for i, u := range c.DNS.Upstreams {
 			errs = append(errs, requireHostPort(fmt.Sprintf("dns.upstreams[%d]", i), u)...)
+		}
+		errs = append(errs, requireOneOf("dns.policy", c.DNS.Policy, "sequential", "random")...)
+		for domain, servers := range c.DNS.StubDomains {
+			name := fmt.Sprintf("dns.stubDomains[%s]", domain)
+			errs = append(errs, requireDomain(name, strings.TrimSuffix(domain, "."))...)
+			if len(strings.Fields(servers)) == 0 {
+				errs = append(errs, field.Required(path(name), "give host:port of the domain's servers"))
+			}
+			for _, server := range strings.Fields(servers) {
+				errs = append(errs, requireHostPort(name, server)...)
+			}
 		}
 	}
 	return append(errs, requireLogLevel(c.LogLevel)...)

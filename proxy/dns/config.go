@@ -25,6 +25,11 @@ type Config struct {
 	// Upstreams are host:port of the servers for other names. Empty: those of
 	// ResolvConf, read again when it changes.
 	Upstreams []string
+	// Policy says whom of several to ask first: Sequential or Random.
+	Policy string
+	// StubDomains are host:port of the servers for a domain and what is below it.
+	// The longest domain wins.
+	StubDomains map[string][]string
 	// ResolvConf is the file to read upstreams from; empty: /etc/resolv.conf, or
 	// systemd-resolved's own list where that file points at its stub.
 	ResolvConf string
@@ -35,6 +40,17 @@ type Config struct {
 type Source interface {
 	// Service returns nil when there is none.
 	Service(namespace, name string) *corev1.Service
-	Services() []*corev1.Service
 	Slices(namespace, service string) []*discoveryv1.EndpointSlice
+	// Namespace says whether there is one of that name.
+	Namespace(name string) bool
+	// ServicesAt are those with this cluster address, SlicesAt those slices of
+	// headless services that have an endpoint there.
+	ServicesAt(address netip.Addr) []*corev1.Service
+	SlicesAt(address netip.Addr) []*discoveryv1.EndpointSlice
 }
+
+// The values of Policy.
+const (
+	Sequential = "sequential"
+	Random     = "random"
+)

@@ -1,63 +1,76 @@
 package dns
 
 import (
-	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
-	"os"
-	"slices"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
 
 	miekg "github.com/miekg/dns"
-	"k8s.io/utils/lru"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
-	// upstreamTimeout is how long one server may take to answer; every server is
-	// asked twice before the client gets SERVFAIL.
-	upstreamTimeout = 2 * time.Second
-	upstreamRounds  = 2
-	// cacheEntries and cacheLongest bound what is remembered of other zones.
-	cacheEntries = 4096
-	cacheLongest = 5 * time.Minute
-	// resolvedStub is systemd-resolved's listener. It forwards to what the
-	// machine is configured with, which may be us: its own list is read instead.
-	resolvedStub = "127.0.0.53"
-	resolvedList = "/run/systemd/resolve/resolv.conf"
-	resolvConf   = "/etc/resolv.conf"
+	// upstreamTimeout is how long one server may take to answer, forwardTimeout
+	// how long all of them together before the client gets SERVFAIL: shorter than
+	// the five seconds after which resolvers ask again.
+	upstreamTimeout = 1500 * time.Millisecond
+	forwardTimeout  = 4500 * time.Millisecond
 )
 
-// forwarder asks the machine's resolvers for names outside the cluster and
-// remembers their answers for as long as they allow.
+// forwarder asks other servers for names outside the cluster and remembers
+// their answers for as long as they allow.
 type forwarder struct {
-	config Config
-	cache  *lru.Cache
-	logger *slog.Logger
+	cache   *cache
+	flights singleflight.Group
+	// all are the servers for every name, stubs those for domains, longest first.
+	all     *upstreams
+	stubs   []stub
+	metrics *metrics
+	logger  *slog.Logger
+	now     func() time.Time
 
-	mu       sync.Mutex // guards what follows
-	upstream []string
-	read     time.Time
-	modified time.Time
+	// refreshes are the answers being fetched in the background.
+	refreshes sync.WaitGroup
+	ctx       context.Context
+	stop      context.CancelFunc
 }
 
-func newForwarder(config Config) *forwarder {
-	return &forwarder{config: config, cache: lru.New(cacheEntries), logger: config.Logger}
+type stub struct {
+	domain  string
+	servers *upstreams
 }
 
-type cacheKey struct {
-	name   string
-	qtype  uint16
-	secure bool
+func newForwarder(config Config, m *metrics) *forwarder {
+	f := &forwarder{cache: newCache(), all: newUpstreams(config), metrics: m, logger: config.Logger, now: time.Now}
+	f.ctx, f.stop = context.WithCancel(context.Background())
+	for domain, servers := range config.StubDomains {
+		own := config
+		own.Upstreams = servers
+		f.stubs = append(f.stubs, stub{strings.ToLower(miekg.Fqdn(domain)), newUpstreams(own)})
+	}
+	sortLongestFirst(f.stubs)
+	return f
 }
 
-type cached struct {
-	reply *miekg.Msg
-	until time.Time
-	at    time.Time
+// close ends what runs in the background.
+func (f *forwarder) close() {
+	f.stop()
+	f.refreshes.Wait()
+}
+
+// serversFor are those to ask for a name in lower case.
+func (f *forwarder) serversFor(name string) *upstreams {
+	for _, s := range f.stubs {
+		if miekg.IsSubDomain(s.domain, name) {
+			return s.servers
+		}
+	}
+	return f.all
 }
 
 // ask answers from the cache or from the first server that answers.
@@ -65,140 +78,106 @@ func (f *forwarder) ask(query *miekg.Msg) *miekg.Msg {
 	question := query.Question[0]
 	edns := query.IsEdns0()
 	key := cacheKey{strings.ToLower(question.Name), question.Qtype, edns != nil && edns.Do()}
-	if reply := f.remembered(key, query); reply != nil {
-		return reply
-	}
-	var lastErr error
-	servers := f.servers()
-	for range upstreamRounds {
-		for _, server := range servers {
-			reply, err := exchange(query, server)
-			if err != nil {
-				lastErr = err
-				continue
+	known := f.cache.get(key)
+	if known != nil {
+		now := f.now()
+		if usable, refresh := known.fresh(now); usable {
+			f.metrics.hit(known.reply)
+			if refresh {
+				f.metrics.prefetches.Inc()
+				f.refreshes.Go(func() { _, _ = f.fetch(key) })
 			}
-			f.remember(key, reply)
-			reply.Id = query.Id
-			return reply
+			return known.answer(query, now)
 		}
 	}
-	f.logger.Debug("no upstream answered", "name", question.Name, "servers", servers, "error", lastErr)
+	f.metrics.misses.Inc()
+	// Clients that ask the same at the same time share one question.
+	got, err, _ := f.flights.Do(fmt.Sprint(key), func() (any, error) { return f.fetch(key) })
+	now := f.now()
+	if fetched, ok := got.(*miekg.Msg); err == nil && ok && (fetched.Rcode != miekg.RcodeServerFailure || known == nil || !known.stale(now)) {
+		return (&entry{reply: fetched, at: now, until: now.Add(time.Hour)}).answer(query, now)
+	}
+	if known != nil && known.stale(now) {
+		f.metrics.stale.Inc()
+		return known.answer(query, now)
+	}
+	f.logger.Debug("no upstream answered", "name", question.Name, "error", err)
 	reply := new(miekg.Msg)
 	reply.SetRcode(query, miekg.RcodeServerFailure)
 	reply.RecursionAvailable = true
 	return reply
 }
 
+var errNoUpstream = errors.New("no upstream server is known")
+
+// fetch asks the servers for a name in their order until one answers, and
+// remembers the answer.
+func (f *forwarder) fetch(key cacheKey) (*miekg.Msg, error) {
+	ctx, cancel := context.WithTimeout(f.ctx, forwardTimeout)
+	defer cancel()
+	query := new(miekg.Msg)
+	query.SetQuestion(key.name, key.qtype)
+	query.SetEdns0(udpSize, key.secure)
+	servers := f.serversFor(key.name)
+	lastErr := errNoUpstream
+	var failure *miekg.Msg
+	// Datagrams get lost: every server is asked twice.
+	for range 2 {
+		for _, server := range servers.inOrder() {
+			begin := f.now()
+			reply, err := exchange(ctx, query, server.address)
+			if ctx.Err() != nil {
+				return failure, errors.Join(lastErr, ctx.Err())
+			}
+			servers.judge(server, err)
+			f.metrics.forwarded(server.address, reply, f.now().Sub(begin))
+			if err != nil {
+				lastErr = err
+				continue
+			}
+			if reply.Rcode == miekg.RcodeServerFailure || reply.Rcode == miekg.RcodeRefused {
+				// Another may know.
+				failure = reply
+				continue
+			}
+			f.cache.put(key, reply, f.now())
+			return reply, nil
+		}
+		if failure != nil {
+			// An answer that has ended is still better than a failure.
+			if known := f.cache.get(key); known == nil || !known.stale(f.now()) {
+				f.cache.put(key, failure, f.now())
+			}
+			return failure, nil
+		}
+	}
+	return nil, lastErr
+}
+
 // exchange asks one server, over TCP when the answer does not fit a datagram.
-func exchange(query *miekg.Msg, server string) (*miekg.Msg, error) {
+// What concerns only the way to that server is taken off the answer.
+func exchange(ctx context.Context, query *miekg.Msg, server string) (*miekg.Msg, error) {
 	question := query.Copy()
-	question.Id = miekg.Id()
+	question.Id = uint16(rand.Uint32())
 	question.RecursionDesired = true
-	client := &miekg.Client{Net: "udp", Timeout: upstreamTimeout, UDPSize: 4096}
-	reply, _, err := client.Exchange(question, server)
+	client := &miekg.Client{Net: "udp", Timeout: upstreamTimeout, UDPSize: udpSize}
+	reply, _, err := client.ExchangeContext(ctx, question, server)
 	if err == nil && reply.Truncated {
 		client.Net = "tcp"
-		reply, _, err = client.Exchange(question, server)
+		reply, _, err = client.ExchangeContext(ctx, question, server)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", server, err)
 	}
+	if len(reply.Question) != 1 || !strings.EqualFold(reply.Question[0].Name, question.Question[0].Name) || reply.Question[0].Qtype != question.Question[0].Qtype {
+		return nil, fmt.Errorf("ask %s: answers another question", server)
+	}
+	kept := reply.Extra[:0]
+	for _, record := range reply.Extra {
+		if record.Header().Rrtype != miekg.TypeOPT {
+			kept = append(kept, record)
+		}
+	}
+	reply.Extra = kept
 	return reply, nil
-}
-
-func (f *forwarder) remembered(key cacheKey, query *miekg.Msg) *miekg.Msg {
-	value, found := f.cache.Get(key)
-	if !found {
-		return nil
-	}
-	entry := value.(cached)
-	now := time.Now()
-	if now.After(entry.until) {
-		f.cache.Remove(key)
-		return nil
-	}
-	reply := entry.reply.Copy()
-	reply.Id = query.Id
-	reply.Question = query.Question
-	age := uint32(now.Sub(entry.at).Seconds())
-	for _, section := range [][]miekg.RR{reply.Answer, reply.Ns, reply.Extra} {
-		for _, record := range section {
-			if header := record.Header(); header.Rrtype != miekg.TypeOPT {
-				header.Ttl -= min(age, header.Ttl)
-			}
-		}
-	}
-	return reply
-}
-
-func (f *forwarder) remember(key cacheKey, reply *miekg.Msg) {
-	if reply.Rcode != miekg.RcodeSuccess && reply.Rcode != miekg.RcodeNameError {
-		return
-	}
-	shortest := cacheLongest
-	records := 0
-	for _, section := range [][]miekg.RR{reply.Answer, reply.Ns} {
-		for _, record := range section {
-			records++
-			life := time.Duration(record.Header().Ttl) * time.Second
-			if soa, negative := record.(*miekg.SOA); negative {
-				life = min(life, time.Duration(soa.Minttl)*time.Second)
-			}
-			shortest = min(shortest, life)
-		}
-	}
-	if records == 0 || shortest <= 0 {
-		return
-	}
-	now := time.Now()
-	f.cache.Add(key, cached{reply: reply.Copy(), at: now, until: now.Add(shortest)})
-}
-
-// servers returns whom to ask, reading the machine's configuration again when
-// it has changed.
-func (f *forwarder) servers() []string {
-	if len(f.config.Upstreams) > 0 {
-		return f.config.Upstreams
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if time.Since(f.read) < 5*time.Second {
-		return f.upstream
-	}
-	f.read = time.Now()
-	path := cmp.Or(f.config.ResolvConf, resolvConf)
-	info, err := os.Stat(path)
-	if err != nil {
-		f.logger.Warn("the machine's resolvers cannot be read", "error", err)
-		return f.upstream
-	}
-	if !info.ModTime().Equal(f.modified) {
-		f.modified = info.ModTime()
-		f.upstream = f.readServers(path)
-		f.logger.Info("forwarding other names", "servers", f.upstream)
-	}
-	return f.upstream
-}
-
-// readServers lists a resolv.conf's servers without those that would lead back
-// to us.
-func (f *forwarder) readServers(path string) []string {
-	parsed, err := miekg.ClientConfigFromFile(path)
-	if err != nil {
-		f.logger.Warn("the machine's resolvers cannot be read", "path", path, "error", err)
-		return nil
-	}
-	if slices.Contains(parsed.Servers, resolvedStub) && path != resolvedList {
-		if _, err := os.Stat(resolvedList); err == nil {
-			return f.readServers(resolvedList)
-		}
-	}
-	var servers []string
-	for _, server := range parsed.Servers {
-		if address, err := netip.ParseAddr(server); err == nil && address == f.config.Address {
-			continue
-		}
-		servers = append(servers, net.JoinHostPort(server, parsed.Port))
-	}
-	return servers
 }

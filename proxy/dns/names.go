@@ -87,8 +87,7 @@ func (z *zone) version(name string, qtype uint16) answer {
 func (z *zone) service(name string, qtype uint16, parts []string) answer {
 	n := len(parts)
 	if n < 2 {
-		// svc itself and namespaces exist as long as something lies below them.
-		return answer{exists: n == 0 || z.namespaceExists(parts[0])}
+		return answer{exists: n == 0 || z.source.Namespace(parts[0])}
 	}
 	service := z.source.Service(parts[n-1], parts[n-2])
 	if service == nil {
@@ -108,19 +107,22 @@ func (z *zone) service(name string, qtype uint16, parts []string) answer {
 		return addresses(name, qtype, z.serviceAddresses(service))
 	case len(prefix) == 2 && strings.HasPrefix(prefix[0], "_") && strings.HasPrefix(prefix[1], "_"):
 		return z.serviceRecords(name, base, qtype, service, prefix[0][1:], prefix[1][1:])
+	case len(prefix) == 1 && strings.HasPrefix(prefix[0], "_"):
+		// No records, but ports lie below.
+		return answer{exists: slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool {
+			return p.Name != "" && strings.EqualFold(string(p.Protocol), prefix[0][1:])
+		})}
 	case len(prefix) == 1 && headless(service):
+		// With two families an endpoint is in a slice of each.
+		var all []netip.Addr
 		for _, e := range z.endpoints(service) {
 			if e.name == prefix[0] {
-				found := addresses(name, qtype, e.addresses)
-				return found
+				all = append(all, e.addresses...)
 			}
 		}
+		return addresses(name, qtype, all)
 	}
 	return answer{}
-}
-
-func (z *zone) namespaceExists(namespace string) bool {
-	return slices.ContainsFunc(z.source.Services(), func(s *corev1.Service) bool { return s.Namespace == namespace })
 }
 
 func headless(service *corev1.Service) bool { return service.Spec.ClusterIP == corev1.ClusterIPNone }
@@ -144,7 +146,12 @@ func (z *zone) serviceAddresses(service *corev1.Service) []netip.Addr {
 // type asked for.
 func addresses(name string, qtype uint16, all []netip.Addr) answer {
 	found := answer{exists: len(all) > 0}
+	told := make(map[netip.Addr]bool, len(all))
 	for _, address := range all {
+		if told[address] {
+			continue
+		}
+		told[address] = true
 		if record := addressRecord(name, address); record.Header().Rrtype == qtype || qtype == miekg.TypeANY {
 			found.records = append(found.records, record)
 		}
@@ -163,15 +170,25 @@ func addressRecord(name string, address netip.Addr) miekg.RR {
 // service with a cluster address, one for each endpoint of a headless one.
 func (z *zone) serviceRecords(name, base string, qtype uint16, service *corev1.Service, port, protocol string) answer {
 	var found answer
+	type destination struct {
+		target string
+		number uint16
+	}
+	told := map[destination]bool{}
 	add := func(target string, number uint16, at []netip.Addr) {
 		found.exists = true
 		if qtype != miekg.TypeSRV && qtype != miekg.TypeANY {
 			return
 		}
-		found.records = append(found.records, &miekg.SRV{Hdr: header(name, miekg.TypeSRV), Weight: 100, Port: number, Target: target})
 		for _, address := range at {
 			found.extra = append(found.extra, addressRecord(target, address))
 		}
+		// With two families an endpoint is in a slice of each.
+		if told[destination{target, number}] {
+			return
+		}
+		told[destination{target, number}] = true
+		found.records = append(found.records, &miekg.SRV{Hdr: header(name, miekg.TypeSRV), Weight: 100, Port: number, Target: target})
 	}
 	if headless(service) {
 		for _, e := range z.endpoints(service) {
@@ -202,7 +219,7 @@ func (z *zone) pod(name string, qtype uint16, parts []string) answer {
 	case len(parts) == 0:
 		return answer{exists: true}
 	case len(parts) == 1:
-		return answer{exists: z.namespaceExists(parts[0])}
+		return answer{exists: z.source.Namespace(parts[0])}
 	case len(parts) > 2:
 		return answer{}
 	}
@@ -211,7 +228,7 @@ func (z *zone) pod(name string, qtype uint16, parts []string) answer {
 		text = strings.ReplaceAll(parts[0], "-", ":")
 	}
 	address, err := netip.ParseAddr(text)
-	if err != nil || !z.namespaceExists(parts[1]) {
+	if err != nil || !z.source.Namespace(parts[1]) {
 		return answer{}
 	}
 	return addresses(name, qtype, []netip.Addr{address})
@@ -244,19 +261,25 @@ type port struct {
 func (z *zone) endpoints(service *corev1.Service) []endpoint {
 	var found []endpoint
 	for _, slice := range z.source.Slices(service.Namespace, service.Name) {
-		if slice.AddressType == discoveryv1.AddressTypeFQDN {
+		found = append(found, z.endpointsIn(service, slice)...)
+	}
+	return found
+}
+
+func (z *zone) endpointsIn(service *corev1.Service, slice *discoveryv1.EndpointSlice) []endpoint {
+	if slice.AddressType == discoveryv1.AddressTypeFQDN {
+		return nil
+	}
+	ports := slicePorts(slice)
+	found := make([]endpoint, 0, len(slice.Endpoints))
+	for i := range slice.Endpoints {
+		e := &slice.Endpoints[i]
+		ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+		at := parse(e.Addresses)
+		if !ready && !service.Spec.PublishNotReadyAddresses || len(at) == 0 {
 			continue
 		}
-		ports := slicePorts(slice)
-		for i := range slice.Endpoints {
-			e := &slice.Endpoints[i]
-			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
-			at := parse(e.Addresses)
-			if !ready && !service.Spec.PublishNotReadyAddresses || len(at) == 0 {
-				continue
-			}
-			found = append(found, endpoint{name: endpointName(e, at[0]), addresses: at, ports: ports})
-		}
+		found = append(found, endpoint{name: endpointName(e, at[0]), addresses: at, ports: ports})
 	}
 	return found
 }

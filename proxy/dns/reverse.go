@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	miekg "github.com/miekg/dns"
+	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
 // reverse answers PTR questions for service addresses and for endpoints of
@@ -20,20 +21,22 @@ func (z *zone) reverse(name string, qtype uint16) (found answer, ours bool) {
 	if address == z.server {
 		return pointer(name, qtype, "kube-dns.kube-system.svc."+z.domain), true
 	}
-	for _, service := range z.source.Services() {
-		base := service.Name + "." + service.Namespace + ".svc." + z.domain
-		if slices.Contains(parse(service.Spec.ClusterIPs), address) || service.Spec.ClusterIP == address.String() {
-			return pointer(name, qtype, base), true
-		}
-		if !headless(service) {
+	if services := z.source.ServicesAt(address); len(services) > 0 {
+		return pointer(name, qtype, services[0].Name+"."+services[0].Namespace+".svc."+z.domain), true
+	}
+	told := map[string]bool{}
+	for _, slice := range z.source.SlicesAt(address) {
+		service := z.source.Service(slice.Namespace, slice.Labels[discoveryv1.LabelServiceName])
+		if service == nil || !headless(service) {
 			continue
 		}
-		for _, e := range z.endpoints(service) {
-			if slices.Contains(e.addresses, address) {
-				more := pointer(name, qtype, e.name+"."+base)
-				found.exists, ours = true, true
-				found.records = append(found.records, more.records...)
+		for _, e := range z.endpointsIn(service, slice) {
+			target := e.name + "." + service.Name + "." + service.Namespace + ".svc." + z.domain
+			if !slices.Contains(e.addresses, address) || told[target] {
+				continue
 			}
+			told[target], found.exists, ours = true, true, true
+			found.records = append(found.records, pointer(name, qtype, target).records...)
 		}
 	}
 	return found, ours

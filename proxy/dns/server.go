@@ -12,6 +12,7 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -27,6 +28,8 @@ type Server struct {
 	config  Config
 	zone    *zone
 	forward *forwarder
+	loops   *loops
+	metrics *metrics
 	ready   atomic.Bool
 	logger  *slog.Logger
 }
@@ -37,10 +40,34 @@ func NewServer(config Config, source Source) (*Server, error) {
 	if _, valid := miekg.IsDomainName(domain); !valid {
 		return nil, fmt.Errorf("cluster domain %q is no domain name", config.Domain)
 	}
-	return &Server{
-		config: config, zone: &zone{domain: domain, source: source, server: config.Address},
-		forward: newForwarder(config), logger: config.Logger,
-	}, nil
+	s := &Server{config: config, zone: &zone{domain: domain, source: source, server: config.Address}, logger: config.Logger}
+	s.metrics = newMetrics(func() int { return s.forward.cache.len() })
+	s.forward = newForwarder(config, s.metrics)
+	all := []*upstreams{s.forward.all}
+	for _, stub := range s.forward.stubs {
+		all = append(all, stub.servers)
+	}
+	s.loops = newLoops(func(server string) {
+		for _, u := range all {
+			u.exclude(server)
+		}
+	})
+	return s, nil
+}
+
+// Collectors are the server's metrics.
+func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
+
+// watchForLoops has every upstream asked, now and when they change, whether it
+// leads back to us.
+func (s *Server) watchForLoops() {
+	probe := func(server string) {
+		s.forward.refreshes.Go(func() { s.loops.probe(s.forward.ctx, server) })
+	}
+	s.forward.all.watch(probe)
+	for _, stub := range s.forward.stubs {
+		stub.servers.watch(probe)
+	}
 }
 
 // Ready says that the source is complete. Before, names of the cluster are
@@ -84,12 +111,21 @@ func (s *Server) Run(ctx context.Context) error {
 			return server.Shutdown()
 		})
 	}
-	return group.Wait()
+	s.watchForLoops()
+	err = group.Wait()
+	s.forward.close()
+	return err
 }
 
 // ServeDNS implements miekg.Handler.
 func (s *Server) ServeDNS(w miekg.ResponseWriter, query *miekg.Msg) {
+	begin := time.Now()
 	reply := s.answer(query)
+	zone := "."
+	if reply.Authoritative {
+		zone = s.zone.domain
+	}
+	s.metrics.answered(zone, w.RemoteAddr().Network(), query, reply, time.Since(begin))
 	if edns := query.IsEdns0(); edns != nil {
 		reply.SetEdns0(udpSize, edns.Do())
 	}
@@ -117,7 +153,15 @@ func (s *Server) answer(query *miekg.Msg) *miekg.Msg {
 		reply.Rcode = miekg.RcodeRefused
 		return reply
 	}
+	if edns := query.IsEdns0(); edns != nil && edns.Version() != 0 {
+		reply.Rcode = miekg.RcodeBadVers
+		return reply
+	}
 	question := query.Question[0]
+	if s.loops.seen(question) {
+		reply.Rcode = miekg.RcodeRefused
+		return reply
+	}
 	found, ours := s.find(strings.ToLower(question.Name), question.Qtype)
 	if !ours {
 		return s.forward.ask(query)

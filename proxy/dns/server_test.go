@@ -32,7 +32,17 @@ func (c *cluster) Service(namespace, name string) *corev1.Service {
 	}
 	return nil
 }
-func (c *cluster) Services() []*corev1.Service { return c.services }
+func (c *cluster) Namespace(name string) bool { return name == "default" || name == "quiet" }
+func (c *cluster) ServicesAt(address netip.Addr) []*corev1.Service {
+	var out []*corev1.Service
+	for _, s := range c.services {
+		if slices.Contains(s.Spec.ClusterIPs, address.String()) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+func (c *cluster) SlicesAt(netip.Addr) []*discoveryv1.EndpointSlice { return c.slices }
 func (c *cluster) Slices(namespace, service string) []*discoveryv1.EndpointSlice {
 	var out []*discoveryv1.EndpointSlice
 	for _, s := range c.slices {
@@ -53,6 +63,7 @@ func example() *cluster {
 		services: []*corev1.Service{
 			named("default", "web", corev1.ServiceSpec{ClusterIP: "10.96.0.5", ClusterIPs: []string{"10.96.0.5", "fd00::5"}, Ports: http}),
 			named("default", "db", corev1.ServiceSpec{ClusterIP: "None", ClusterIPs: []string{"None"}, Ports: http}),
+			named("default", "pair", corev1.ServiceSpec{ClusterIP: "None", ClusterIPs: []string{"None"}, Ports: http}),
 			named("default", "early", corev1.ServiceSpec{ClusterIP: "None", PublishNotReadyAddresses: true}),
 			named("default", "mail", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "mail.example.org"}),
 			named("default", "alias", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "web.default.svc.cluster.local"}),
@@ -62,6 +73,8 @@ func example() *cluster {
 			endpointSlice("db", discoveryv1.Endpoint{Addresses: []string{"10.244.0.2"}, Hostname: ptr.To("db-0")},
 				discoveryv1.Endpoint{Addresses: []string{"10.244.0.3"}},
 				discoveryv1.Endpoint{Addresses: []string{"10.244.0.4"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}}),
+			endpointSlice("pair", discoveryv1.Endpoint{Addresses: []string{"10.244.0.7"}, Hostname: ptr.To("pair-0")}),
+			sixth(endpointSlice("pair", discoveryv1.Endpoint{Addresses: []string{"fd00::7"}, Hostname: ptr.To("pair-0")})),
 			endpointSlice("early", discoveryv1.Endpoint{Addresses: []string{"10.244.0.4"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}}),
 		},
 	}
@@ -73,6 +86,11 @@ func endpointSlice(service string, endpoints ...discoveryv1.Endpoint) *discovery
 		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: endpoints,
 		Ports: []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080), Protocol: ptr.To(corev1.ProtocolTCP)}},
 	}
+}
+
+func sixth(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	s.AddressType = discoveryv1.AddressTypeIPv6
+	return s
 }
 
 func newTestServer(t *testing.T, upstreams ...string) *Server {
@@ -118,33 +136,40 @@ func TestNamesOfTheClusterFollowTheSpecification(t *testing.T) {
 		rcode    int
 		want     string
 	}{
-		"a service":                           {"web" + svc, miekg.TypeA, 0, "web" + svc + " A 10.96.0.5"},
-		"its IPv6 address":                    {"web" + svc, miekg.TypeAAAA, 0, "web" + svc + " AAAA fd00::5"},
-		"the case of the question is kept":    {"WEB.Default.svc.cluster.local.", miekg.TypeA, 0, "WEB.Default.svc.cluster.local. A 10.96.0.5"},
-		"a type it does not have":             {"web" + svc, miekg.TypeMX, 0, ""},
-		"a port":                              {"_http._tcp.web" + svc, miekg.TypeSRV, 0, "_http._tcp.web" + svc + " SRV 0 100 80 web" + svc},
-		"a port it does not have":             {"_ftp._tcp.web" + svc, miekg.TypeSRV, miekg.RcodeNameError, ""},
-		"headless: the ready endpoints":       {"db" + svc, miekg.TypeA, 0, "db" + svc + " A 10.244.0.2\ndb" + svc + " A 10.244.0.3"},
-		"headless: an endpoint by host name":  {"db-0.db" + svc, miekg.TypeA, 0, "db-0.db" + svc + " A 10.244.0.2"},
-		"headless: an endpoint by address":    {"10-244-0-3.db" + svc, miekg.TypeA, 0, "10-244-0-3.db" + svc + " A 10.244.0.3"},
-		"headless: one that is not ready":     {"10-244-0-4.db" + svc, miekg.TypeA, miekg.RcodeNameError, ""},
-		"headless: a port":                    {"_http._tcp.db" + svc, miekg.TypeSRV, 0, "_http._tcp.db" + svc + " SRV 0 50 8080 10-244-0-3.db" + svc + "\n_http._tcp.db" + svc + " SRV 0 50 8080 db-0.db" + svc},
-		"headless that publishes unready":     {"early" + svc, miekg.TypeA, 0, "early" + svc + " A 10.244.0.4"},
-		"a service that is not there":         {"nope" + svc, miekg.TypeA, miekg.RcodeNameError, ""},
-		"below a service with an address":     {"x.web" + svc, miekg.TypeA, miekg.RcodeNameError, ""},
-		"a namespace with services":           {"default.svc.cluster.local.", miekg.TypeA, 0, ""},
-		"a namespace without":                 {"empty.svc.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
-		"a pod":                               {"10-244-0-9.default.pod.cluster.local.", miekg.TypeA, 0, "10-244-0-9.default.pod.cluster.local. A 10.244.0.9"},
-		"a pod with a broken address":         {"10-244-0.default.pod.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
-		"the version":                         {"dns-version.cluster.local.", miekg.TypeTXT, 0, "dns-version.cluster.local. TXT \"1.1.0\""},
-		"an alias within the cluster":         {"alias" + svc, miekg.TypeA, 0, "alias" + svc + " CNAME web" + svc + "\nweb" + svc + " A 10.96.0.5"},
-		"a circle of aliases":                 {"circle" + svc, miekg.TypeA, miekg.RcodeServerFailure, "*"},
-		"a service by address":                {"5.0.96.10.in-addr.arpa.", miekg.TypePTR, 0, "5.0.96.10.in-addr.arpa. PTR web" + svc},
-		"an endpoint by address":              {"2.0.244.10.in-addr.arpa.", miekg.TypePTR, 0, "2.0.244.10.in-addr.arpa. PTR db-0.db" + svc},
-		"a service by IPv6 address":           {"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", miekg.TypePTR, 0, "5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. PTR web" + svc},
-		"the name server by address":          {"10.0.96.10.in-addr.arpa.", miekg.TypePTR, 0, "10.0.96.10.in-addr.arpa. PTR kube-dns.kube-system.svc.cluster.local."},
-		"another name without any upstream":   {"example.org.", miekg.TypeA, miekg.RcodeServerFailure, ""},
-		"a name that only ends like the zone": {"mycluster.local.", miekg.TypeA, miekg.RcodeServerFailure, ""},
+		"a service":                             {"web" + svc, miekg.TypeA, 0, "web" + svc + " A 10.96.0.5"},
+		"its IPv6 address":                      {"web" + svc, miekg.TypeAAAA, 0, "web" + svc + " AAAA fd00::5"},
+		"the case of the question is kept":      {"WEB.Default.svc.cluster.local.", miekg.TypeA, 0, "WEB.Default.svc.cluster.local. A 10.96.0.5"},
+		"a type it does not have":               {"web" + svc, miekg.TypeMX, 0, ""},
+		"a port":                                {"_http._tcp.web" + svc, miekg.TypeSRV, 0, "_http._tcp.web" + svc + " SRV 0 100 80 web" + svc},
+		"a port it does not have":               {"_ftp._tcp.web" + svc, miekg.TypeSRV, miekg.RcodeNameError, ""},
+		"headless: the ready endpoints":         {"db" + svc, miekg.TypeA, 0, "db" + svc + " A 10.244.0.2\ndb" + svc + " A 10.244.0.3"},
+		"headless: an endpoint by host name":    {"db-0.db" + svc, miekg.TypeA, 0, "db-0.db" + svc + " A 10.244.0.2"},
+		"headless: an endpoint by address":      {"10-244-0-3.db" + svc, miekg.TypeA, 0, "10-244-0-3.db" + svc + " A 10.244.0.3"},
+		"headless: one that is not ready":       {"10-244-0-4.db" + svc, miekg.TypeA, miekg.RcodeNameError, ""},
+		"headless: a port":                      {"_http._tcp.db" + svc, miekg.TypeSRV, 0, "_http._tcp.db" + svc + " SRV 0 50 8080 10-244-0-3.db" + svc + "\n_http._tcp.db" + svc + " SRV 0 50 8080 db-0.db" + svc},
+		"headless that publishes unready":       {"early" + svc, miekg.TypeA, 0, "early" + svc + " A 10.244.0.4"},
+		"a service that is not there":           {"nope" + svc, miekg.TypeA, miekg.RcodeNameError, ""},
+		"below a service with an address":       {"x.web" + svc, miekg.TypeA, miekg.RcodeNameError, ""},
+		"below a port's protocol":               {"_tcp.web" + svc, miekg.TypeA, 0, ""},
+		"both families: the first":              {"pair-0.pair" + svc, miekg.TypeA, 0, "pair-0.pair" + svc + " A 10.244.0.7"},
+		"both families: the second":             {"pair-0.pair" + svc, miekg.TypeAAAA, 0, "pair-0.pair" + svc + " AAAA fd00::7"},
+		"both families: a port once":            {"_http._tcp.pair" + svc, miekg.TypeSRV, 0, "_http._tcp.pair" + svc + " SRV 0 100 8080 pair-0.pair" + svc},
+		"a pod of a namespace without services": {"10-244-0-9.quiet.pod.cluster.local.", miekg.TypeA, 0, "10-244-0-9.quiet.pod.cluster.local. A 10.244.0.9"},
+		"a pod of no namespace":                 {"10-244-0-9.empty.pod.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
+		"a pod by IPv6 address":                 {"fd00--9.default.pod.cluster.local.", miekg.TypeAAAA, 0, "fd00--9.default.pod.cluster.local. AAAA fd00::9"},
+		"a namespace with services":             {"default.svc.cluster.local.", miekg.TypeA, 0, ""},
+		"a namespace without":                   {"empty.svc.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
+		"a pod":                                 {"10-244-0-9.default.pod.cluster.local.", miekg.TypeA, 0, "10-244-0-9.default.pod.cluster.local. A 10.244.0.9"},
+		"a pod with a broken address":           {"10-244-0.default.pod.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
+		"the version":                           {"dns-version.cluster.local.", miekg.TypeTXT, 0, "dns-version.cluster.local. TXT \"1.1.0\""},
+		"an alias within the cluster":           {"alias" + svc, miekg.TypeA, 0, "alias" + svc + " CNAME web" + svc + "\nweb" + svc + " A 10.96.0.5"},
+		"a circle of aliases":                   {"circle" + svc, miekg.TypeA, miekg.RcodeServerFailure, "*"},
+		"a service by address":                  {"5.0.96.10.in-addr.arpa.", miekg.TypePTR, 0, "5.0.96.10.in-addr.arpa. PTR web" + svc},
+		"an endpoint by address":                {"2.0.244.10.in-addr.arpa.", miekg.TypePTR, 0, "2.0.244.10.in-addr.arpa. PTR db-0.db" + svc},
+		"a service by IPv6 address":             {"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", miekg.TypePTR, 0, "5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. PTR web" + svc},
+		"the name server by address":            {"10.0.96.10.in-addr.arpa.", miekg.TypePTR, 0, "10.0.96.10.in-addr.arpa. PTR kube-dns.kube-system.svc.cluster.local."},
+		"another name without any upstream":     {"example.org.", miekg.TypeA, miekg.RcodeServerFailure, ""},
+		"a name that only ends like the zone":   {"mycluster.local.", miekg.TypeA, miekg.RcodeServerFailure, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -171,8 +196,8 @@ func TestNamesAreNotDeniedBeforeTheStateIsComplete(t *testing.T) {
 	}
 }
 
-// upstream is a real server on loopback that counts the questions it gets.
-func upstream(t *testing.T, large bool) (string, func() int) {
+// listening starts a real server on loopback that counts the questions it gets.
+func listening(t *testing.T, large bool) (string, func() int) {
 	t.Helper()
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -214,7 +239,7 @@ func upstream(t *testing.T, large bool) (string, func() int) {
 
 func TestOtherNamesAreForwardedAndRemembered(t *testing.T) {
 	t.Parallel()
-	address, asked := upstream(t, false)
+	address, asked := listening(t, false)
 	s := newTestServer(t, address)
 	for range 3 {
 		if got := short(ask(s, "www.example.org", miekg.TypeA).Answer); got != "www.example.org. A 192.0.2.0" {
@@ -237,7 +262,7 @@ func TestAServerThatIsAwayIsPassedOver(t *testing.T) {
 	}
 	dead := gone.LocalAddr().String()
 	gone.Close()
-	address, _ := upstream(t, false)
+	address, _ := listening(t, false)
 	if got := short(ask(newTestServer(t, dead, address), "example.org", miekg.TypeA).Answer); got != "example.org. A 192.0.2.0" {
 		t.Errorf("got %q", got)
 	}
@@ -245,7 +270,7 @@ func TestAServerThatIsAwayIsPassedOver(t *testing.T) {
 
 func TestLargeAnswersComeWholeOverTCPAndTruncatedOverUDP(t *testing.T) {
 	t.Parallel()
-	address, _ := upstream(t, true)
+	address, _ := listening(t, true)
 	s := newTestServer(t, address)
 	front, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -281,8 +306,8 @@ func TestOurOwnAddressIsNeverAnUpstream(t *testing.T) {
 	if err := os.WriteFile(path, []byte("nameserver 10.96.0.10\nnameserver 192.0.2.53\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := newForwarder(Config{Address: netip.MustParseAddr("10.96.0.10"), ResolvConf: path, Logger: slog.New(slog.DiscardHandler)})
-	if got := f.servers(); !slices.Equal(got, []string{"192.0.2.53:53"}) {
+	u := newUpstreams(Config{Address: netip.MustParseAddr("10.96.0.10"), ResolvConf: path, Logger: slog.New(slog.DiscardHandler)})
+	if got := u.inOrder(); len(got) != 1 || got[0].address != "192.0.2.53:53" {
 		t.Errorf("got %v", got)
 	}
 }
