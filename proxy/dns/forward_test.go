@@ -240,4 +240,3 @@ func TestExtensions(t *testing.T) {
 		t.Errorf("an unknown version: %s", miekg.RcodeToString[reply.Rcode])
 	}
 }
-
