@@ -46,7 +46,9 @@ type machine struct {
 	settings *config.Agent
 	options  runtime.Options
 	podRange string
-	stop     func()
+	// containers is the runtime of the agent that runs.
+	containers *runtime.Runtime
+	stop       func()
 }
 
 func newMachine(t *testing.T) *machine {
@@ -126,6 +128,7 @@ func (m *machine) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	containers, err := runtime.New(ctx, m.options)
 	must(m, err)
+	m.containers = containers
 	a, err := agent.New(agent.Config{
 		Settings: m.settings, NodeName: nodeName, NodeIP: net.IPv4(127, 0, 0, 1), Version: "v1.37.2", Client: m.client, Reviews: m.reviews, Logger: m.logger(),
 		Runtime: agent.Containerd{Runtime: containers}, Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(m.settings.Resources.PodPidsLimit)}, EvictionEvery: 200 * time.Millisecond,

@@ -35,7 +35,7 @@ func startContainerd(t *testing.T, dir string) (socket string) {
 	config := fmt.Sprintf(`version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
 [grpc]
   address = "%[1]s/c.sock"
 [ttrpc]
@@ -46,7 +46,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
 	log, err := os.Create(filepath.Join(dir, "containerd.log"))
 	must(t, err)
 	defer log.Close()
-	cmd := exec.Command("containerd", "--config", path)
+	program := "containerd"
+	if dir := os.Getenv("SKIFF_TEST_CONTAINERD"); dir != "" {
+		program = filepath.Join(dir, program)
+	}
+	cmd := exec.Command(program, "--config", path)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = log, log
 	must(t, cmd.Start())
 	t.Cleanup(func() {
@@ -92,10 +97,11 @@ func busybox(t *testing.T) imagev1.Image {
 		add(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(&tar.Header{Name: "bin/busybox", Mode: 0o755}, program)
-	for _, applet := range strings.Fields("sh sleep cat echo ls id hostname env test true false touch head") {
+	for _, applet := range strings.Fields("sh sleep cat echo ls id hostname env test true false touch grep ps kill head tail seq nc wget httpd mount umount stat dd printf usleep mkdir mknod chown ipcs tty stty tr sort rm wc sed cut readlink") {
 		add(&tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
-	add(&tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/:/bin/sh\n"))
+	add(&tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/:/bin/sh\nskipper:x:1000:1000::/:/bin/sh\n"))
+	add(&tar.Header{Name: "etc/group", Mode: 0o644}, []byte("root:x:0:\nwheel:x:10:root\nskipper:x:1000:\ncrew:x:2000:skipper\n"))
 	must(t, w.Close())
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
 	must(t, err)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -65,9 +66,11 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 		config.Envs = append(config.Envs, &runtimeapi.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
 	if spec.Lifecycle != nil && spec.Lifecycle.StopSignal != nil {
-		if signal, ok := runtimeapi.Signal_value[string(*spec.Lifecycle.StopSignal)]; ok {
-			config.StopSignal = runtimeapi.Signal(signal)
+		signal, ok := runtimeapi.Signal_value[criSignal(*spec.Lifecycle.StopSignal)]
+		if !ok {
+			return nil, fmt.Errorf("unknown stop signal %q of container %s", *spec.Lifecycle.StopSignal, spec.Name)
 		}
+		config.StopSignal = runtimeapi.Signal(signal)
 	}
 	return config, nil
 }
@@ -75,6 +78,11 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 // Resources are the cgroup settings of a container.
 func (n *Node) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.LinuxContainerResources {
 	return n.Limits.Container(pod, spec)
+}
+
+// criSignal is a signal's name in the CRI: SIGRTMIN+1 is SIGNAL_SIGRTMINPLUS1.
+func criSignal(s v1.Signal) string {
+	return "SIGNAL_" + strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(string(s))
 }
 
 // Volumes finds volumes on this node.

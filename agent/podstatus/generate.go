@@ -78,19 +78,17 @@ func Generate(in Input) *v1.PodStatus {
 	readiness(in, s)
 
 	s.Phase = phase(in.Pod, s, in.Terminal, plan.RegularStarted(in.Pod, in.State))
-	if over(in.Old.Phase) {
-		// Final: what failed for its deadline stays so, though its containers ended well.
-		s.Phase = in.Old.Phase
+	// A terminal phase is final, here and in the API.
+	for _, final := range []v1.PodPhase{in.Old.Phase, in.Pod.Status.Phase} {
+		if over(final) {
+			s.Phase = final
+		}
 	}
 	if s.Phase == in.Old.Phase {
 		s.Reason, s.Message = in.Old.Reason, in.Old.Message
 	}
-	if in.Verdict != nil {
+	if in.Verdict != nil && !over(in.Pod.Status.Phase) {
 		s.Phase, s.Reason, s.Message = v1.PodFailed, in.Verdict.Reason, in.Verdict.Message
-	}
-	if over(in.Pod.Status.Phase) {
-		// A terminal phase in the API is final.
-		s.Phase = in.Pod.Status.Phase
 	}
 	// A pod is not over while anything of it may run.
 	if !over(in.Old.Phase) && over(s.Phase) && in.State.Active() {
