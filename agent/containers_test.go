@@ -51,9 +51,9 @@ var containerScenes = []scene{
 		started := func(c *v1.Container) {
 			c.StartupProbe = &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"grep", "-q", "start-" + c.Name, "/s/log"}}}, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 30}
 		}
-		m.run("order", v1.RestartPolicyAlways, []v1.Container{shell("app", until("app"), started)}, func(s *v1.PodSpec) {
+		m.run("order", v1.RestartPolicyAlways, []v1.Container{script("app", until("app"), started)}, func(s *v1.PodSpec) {
 			s.InitContainers = []v1.Container{
-				shell("one", say("one")), shell("early", until("early"), sidecar, started), shell("two", say("two")), shell("late", until("late"), sidecar, started),
+				script("one", say("one")), script("early", until("early"), sidecar, started), script("two", say("two")), script("late", until("late"), sidecar, started),
 			}
 		}, folder(dir))
 		m.becomesReady("order")
@@ -63,8 +63,8 @@ var containerScenes = []scene{
 		m.expect(strings.Join(strings.Fields(string(log)), " "), "one start-early two start-late start-app end-app end-late end-early")
 	}},
 	{"a sidecar is restarted and does not keep a finished pod alive", func(m *machine) {
-		m.run("aside", v1.RestartPolicyNever, []v1.Container{shell("app", "while [ ! -e /s/again ]; do usleep 20000; done")}, func(s *v1.PodSpec) {
-			s.InitContainers = []v1.Container{shell("side", "[ -e /s/was ] && touch /s/again; touch /s/was; [ -e /s/again ] || exit 3; sleep 1000", sidecar)}
+		m.run("aside", v1.RestartPolicyNever, []v1.Container{script("app", "while [ ! -e /s/again ]; do usleep 20000; done")}, func(s *v1.PodSpec) {
+			s.InitContainers = []v1.Container{script("side", "[ -e /s/was ] && touch /s/again; touch /s/was; [ -e /s/again ] || exit 3; sleep 1000", sidecar)}
 		}, scratch)
 		pod := m.ends("aside", v1.PodSucceeded)
 		if s := statusOf(pod, "side"); s.RestartCount != 1 || s.State.Terminated == nil {
@@ -72,8 +72,8 @@ var containerScenes = []scene{
 		}
 	}},
 	{"a failing init container ends the pod", func(m *machine) {
-		m.run("badinit", v1.RestartPolicyNever, []v1.Container{shell("app", "true")}, func(s *v1.PodSpec) {
-			s.InitContainers = []v1.Container{shell("init", "exit 9")}
+		m.run("badinit", v1.RestartPolicyNever, []v1.Container{script("app", "true")}, func(s *v1.PodSpec) {
+			s.InitContainers = []v1.Container{script("init", "exit 9")}
 		})
 		pod := m.ends("badinit", v1.PodFailed)
 		if s := statusOf(pod, "init"); s.State.Terminated.ExitCode != 9 || statusOf(pod, "app").State.Waiting == nil {
@@ -81,16 +81,16 @@ var containerScenes = []scene{
 		}
 	}},
 	{"a rule restarts a container by its exit code", func(m *machine) {
-		m.run("rule", v1.RestartPolicyNever, []v1.Container{shell("c", "[ -e /s/was ] || { touch /s/was; exit 42; }", onExit(v1.ContainerRestartRuleActionRestart, 42))}, scratch)
+		m.run("rule", v1.RestartPolicyNever, []v1.Container{script("c", "[ -e /s/was ] || { touch /s/was; exit 42; }", onExit(v1.ContainerRestartRuleActionRestart, 42))}, scratch)
 		if s := statusOf(m.ends("rule", v1.PodSucceeded), "c"); s.RestartCount != 1 || s.LastTerminationState.Terminated.ExitCode != 42 {
 			m.Errorf("container %+v", s)
 		}
 	}},
 	{"a rule restarts all containers", func(m *machine) {
 		m.run("all", v1.RestartPolicyNever, []v1.Container{
-			shell("trigger", "[ $(cat /s/log | tr -dc i) = ii ] || exit 88", onExit(v1.ContainerRestartRuleActionRestartAllContainers, 88)),
-			shell("other", "while [ $(cat /s/log | tr -dc i) != ii ]; do usleep 20000; done"),
-		}, func(s *v1.PodSpec) { s.InitContainers = []v1.Container{shell("init", "echo i >> /s/log")} }, scratch)
+			script("trigger", "[ $(cat /s/log | tr -dc i) = ii ] || exit 88", onExit(v1.ContainerRestartRuleActionRestartAllContainers, 88)),
+			script("other", "while [ $(cat /s/log | tr -dc i) != ii ]; do usleep 20000; done"),
+		}, func(s *v1.PodSpec) { s.InitContainers = []v1.Container{script("init", "echo i >> /s/log")} }, scratch)
 		pod := m.ends("all", v1.PodSucceeded)
 		for _, name := range []string{"init", "trigger", "other"} {
 			if s := statusOf(pod, name); s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.Reason != "RestartingAllContainers" {
@@ -106,8 +106,8 @@ var containerScenes = []scene{
 			c.Resources.Limits = v1.ResourceList{v1.ResourceMemory: resource.MustParse("16Mi")}
 		}
 		m.run("ends", v1.RestartPolicyNever, []v1.Container{
-			shell("done", "echo all is well > /dev/termination-log"), shell("path", "echo elsewhere > '/s/last words'; exit 3", file), shell("log", "echo from the log; exit 4", fallback),
-			shell("silent", "echo from the log; exit 5"), shell("oom", "", limited), shell("start", "", func(c *v1.Container) { c.Command = []string{"/no/such"} }),
+			script("done", "echo all is well > /dev/termination-log"), script("path", "echo elsewhere > '/s/last words'; exit 3", file), script("log", "echo from the log; exit 4", fallback),
+			script("silent", "echo from the log; exit 5"), script("oom", "", limited), script("start", "", func(c *v1.Container) { c.Command = []string{"/no/such"} }),
 		})
 		pod := m.ends("ends", v1.PodFailed)
 		for name, want := range map[string]string{
@@ -127,7 +127,7 @@ var containerScenes = []scene{
 		}
 	}},
 	{"restarts are counted on by a new agent's view of the runtime", func(m *machine) {
-		m.run("crash", v1.RestartPolicyOnFailure, []v1.Container{shell("c", "echo x >> /s/log; [ $(cat /s/log | tr -dc x) = xx ] || exit 1; sleep 1000")}, scratch)
+		m.run("crash", v1.RestartPolicyOnFailure, []v1.Container{script("c", "echo x >> /s/log; [ $(cat /s/log | tr -dc x) = xx ] || exit 1; sleep 1000")}, scratch)
 		pod := m.eventually("crash", "it was restarted and is Ready", func(p *v1.Pod) bool { return isReady(p) && statusOf(p, "c").RestartCount == 1 })
 		if statusOf(pod, "c").LastTerminationState.Terminated == nil {
 			m.Errorf("status %+v", pod.Status)
@@ -137,7 +137,7 @@ var containerScenes = []scene{
 		}
 	}},
 	{"a crashing container backs off", func(m *machine) {
-		m.run("loop", v1.RestartPolicyAlways, []v1.Container{shell("c", "exit 1")})
+		m.run("loop", v1.RestartPolicyAlways, []v1.Container{script("c", "exit 1")})
 		pod := m.eventually("loop", "it is held back", func(p *v1.Pod) bool {
 			w := statusOf(p, "c").State.Waiting
 			return w != nil && w.Reason == "CrashLoopBackOff"
@@ -152,8 +152,8 @@ var containerScenes = []scene{
 	{"input is passed on, once or again and again", func(m *machine) {
 		echo := "while read line; do echo got $line; done; echo end"
 		m.run("input", v1.RestartPolicyNever, []v1.Container{
-			shell("once", echo, func(c *v1.Container) { c.Stdin, c.StdinOnce = true, true }),
-			shell("term", "test -t 0 && echo terminal; read line; echo got $line", func(c *v1.Container) { c.Stdin, c.TTY = true, true }),
+			script("once", echo, func(c *v1.Container) { c.Stdin, c.StdinOnce = true, true }),
+			script("term", "test -t 0 && echo terminal; read line; echo got $line", func(c *v1.Container) { c.Stdin, c.TTY = true, true }),
 		})
 		m.eventually("input", "both run", func(p *v1.Pod) bool {
 			return statusOf(p, "once").State.Running != nil && statusOf(p, "term").State.Running != nil
@@ -167,7 +167,7 @@ var containerScenes = []scene{
 		m.expect(strings.ReplaceAll(m.log("input", "term"), "\r", ""), "terminal\nhello\ngot hello")
 	}},
 	{"the environment says what was asked for", func(m *machine) {
-		m.run("env", v1.RestartPolicyNever, []v1.Container{shell("c", "echo $0 $1; env | grep ^T_ | sort", func(c *v1.Container) {
+		m.run("env", v1.RestartPolicyNever, []v1.Container{script("c", "echo $0 $1; env | grep ^T_ | sort", func(c *v1.Container) {
 			c.Args = []string{"$(T_PLAIN)", "$$(T_PLAIN) $(T_NONE)"}
 			c.WorkingDir = "/s"
 			c.Resources = v1.ResourceRequirements{
@@ -185,13 +185,13 @@ var containerScenes = []scene{
 				envFrom("T_GONE", v1.EnvVarSource{FileKeyRef: &v1.FileKeySelector{VolumeName: "s", Path: "env", Key: "NO", Optional: ref(true)}}),
 			}
 		})}, func(s *v1.PodSpec) {
-			s.InitContainers = []v1.Container{shell("init", `printf "# made by init\nCOLOR='deep blue'\n" > /s/env`)}
+			s.InitContainers = []v1.Container{script("init", `printf "# made by init\nCOLOR='deep blue'\n" > /s/env`)}
 		}, scratch)
 		m.ends("env", v1.PodSucceeded)
 		m.expect(m.log("env", "c"), "v $(T_PLAIN) $(T_NONE)\nT_CPU=125\nT_EXPANDED=vw $(T_PLAIN)\nT_FILE=deep blue\nT_HOST=127.0.0.1\nT_LABEL=env\nT_MEMORY=64\nT_NAME=env\nT_NODE=n1\nT_PLAIN=v")
 	}},
 	{"what the environment lacks holds the container back", func(m *machine) {
-		m.run("lacks", v1.RestartPolicyNever, []v1.Container{shell("c", "true", func(c *v1.Container) {
+		m.run("lacks", v1.RestartPolicyNever, []v1.Container{script("c", "true", func(c *v1.Container) {
 			c.Env = []v1.EnvVar{envFrom("X", v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "none"}, Key: "k"}})}
 		})})
 		pod := m.eventually("lacks", "it says why it waits", func(p *v1.Pod) bool {
@@ -230,7 +230,7 @@ var containerScenes = []scene{
 	}},
 	{"a pod's containers may see each other's processes", func(m *machine) {
 		m.run("shared", v1.RestartPolicyNever, []v1.Container{
-			shell("a", "sleep 4243", func(c *v1.Container) { c.Command = []string{"sleep", "4243"} }), shell("b", "while ! ps | grep -q 'sleep 424[3]'; do usleep 20000; done; kill $(ps | grep 'sleep 424[3]' | tr -s ' ' | sed 's/^ //' 2>/dev/null | head -1 | tr ' ' '\\n' | grep -v '^$' | head -1); echo killed"),
+			script("a", "sleep 4243", func(c *v1.Container) { c.Command = []string{"sleep", "4243"} }), script("b", "while ! ps | grep -q 'sleep 424[3]'; do usleep 20000; done; kill $(ps | grep 'sleep 424[3]' | tr -s ' ' | sed 's/^ //' 2>/dev/null | head -1 | tr ' ' '\\n' | grep -v '^$' | head -1); echo killed"),
 		}, func(s *v1.PodSpec) { s.ShareProcessNamespace = ref(true) })
 		pod := m.ends("shared", v1.PodFailed)
 		if end := statusOf(pod, "a").State.Terminated; end.ExitCode != 143 {
@@ -239,7 +239,7 @@ var containerScenes = []scene{
 		m.expect(m.log("shared", "b"), "killed")
 	}},
 	{"an ephemeral container looks at another's processes", func(m *machine) {
-		m.run("debugged", v1.RestartPolicyAlways, []v1.Container{shell("app", "", func(c *v1.Container) { c.Command = []string{"sleep", "4244"} })})
+		m.run("debugged", v1.RestartPolicyAlways, []v1.Container{script("app", "", func(c *v1.Container) { c.Command = []string{"sleep", "4244"} })})
 		m.becomesReady("debugged")
 		look := func(name, target string) v1.EphemeralContainer {
 			return v1.EphemeralContainer{TargetContainerName: target, EphemeralContainerCommon: v1.EphemeralContainerCommon{
@@ -271,12 +271,12 @@ var containerScenes = []scene{
 		must(m, os.Mkdir(filepath.Join(dir, "fromhost"), 0o755))
 		must(m, os.Mkdir(filepath.Join(dir, "frompod"), 0o755))
 		m.run("mounts", v1.RestartPolicyNever, []v1.Container{
-			shell("slave", "until [ -e /s/fromhost/seen ]; do usleep 20000; done; touch /s/below/slave-done; mount | grep -c ' /s/frompod '"),
-			shell("both", "mount -t tmpfs x /s/frompod && touch /s/frompod/here && until [ -e /s/below/go ]; do usleep 20000; done; umount /s/frompod", func(c *v1.Container) {
+			script("slave", "until [ -e /s/fromhost/seen ]; do usleep 20000; done; touch /s/below/slave-done; mount | grep -c ' /s/frompod '"),
+			script("both", "mount -t tmpfs x /s/frompod && touch /s/frompod/here && until [ -e /s/below/go ]; do usleep 20000; done; umount /s/frompod", func(c *v1.Container) {
 				c.SecurityContext = &v1.SecurityContext{Privileged: ref(true)}
 			}),
-			shell("ro", "touch /s/x 2>/dev/null || echo denied; touch /s/below/x 2>/dev/null && echo written below"),
-			shell("rro", "touch /s/x 2>/dev/null || echo denied; touch /s/below/x 2>/dev/null || echo denied below"),
+			script("ro", "touch /s/x 2>/dev/null || echo denied; touch /s/below/x 2>/dev/null && echo written below"),
+			script("rro", "touch /s/x 2>/dev/null || echo denied; touch /s/below/x 2>/dev/null || echo denied below"),
 		}, folder(dir), func(s *v1.PodSpec) {
 			s.Containers[0].VolumeMounts[0].MountPropagation = ref(v1.MountPropagationHostToContainer)
 			s.Containers[1].VolumeMounts[0].MountPropagation = ref(v1.MountPropagationBidirectional)
@@ -314,7 +314,7 @@ func TestANewAgentGoesOnCounting(t *testing.T) {
 	m.start()
 	m.ready()
 	// The third attempt stays.
-	m.run("crash", v1.RestartPolicyOnFailure, []v1.Container{shell("c", "echo x >> /s/log; case $(cat /s/log | tr -dc x) in x|xx) exit 1;; esac; sleep 1000")}, scratch)
+	m.run("crash", v1.RestartPolicyOnFailure, []v1.Container{script("c", "echo x >> /s/log; case $(cat /s/log | tr -dc x) in x|xx) exit 1;; esac; sleep 1000")}, scratch)
 	m.eventually("crash", "it is held back", func(p *v1.Pod) bool {
 		w := statusOf(p, "c").State.Waiting
 		return w != nil && w.Reason == "CrashLoopBackOff"

@@ -42,7 +42,7 @@ var lifeScenes = []scene{
 	{"a container that is not live is restarted, with its probe's grace", func(m *machine) {
 		live := execProbe("test", "!", "-e", "/s/sick")
 		live.TerminationGracePeriodSeconds = ref(int64(2))
-		m.run("liveness", v1.RestartPolicyAlways, []v1.Container{shell("c", "trap '' TERM; "+forever, func(c *v1.Container) { c.LivenessProbe = live })}, scratch, func(s *v1.PodSpec) {
+		m.run("liveness", v1.RestartPolicyAlways, []v1.Container{script("c", "trap '' TERM; "+forever, func(c *v1.Container) { c.LivenessProbe = live })}, scratch, func(s *v1.PodSpec) {
 			s.Containers[0].Command[2] = "[ -e /s/was ] && rm -f /s/sick; touch /s/was; " + s.Containers[0].Command[2]
 		})
 		m.becomesReady("liveness")
@@ -58,7 +58,7 @@ var lifeScenes = []scene{
 		m.eventComes("liveness", "Killing Container c failed liveness probe, will be restarted")
 	}},
 	{"nothing is asked before a container has started up", func(m *machine) {
-		m.run("startup", v1.RestartPolicyAlways, []v1.Container{shell("c", forever, func(c *v1.Container) {
+		m.run("startup", v1.RestartPolicyAlways, []v1.Container{script("c", forever, func(c *v1.Container) {
 			c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = execProbe("test", "-e", "/s/up"), execProbe("test", "-e", "/s/up"), execProbe("test", "-e", "/s/up")
 			c.StartupProbe.FailureThreshold = 100
 		})}, scratch)
@@ -79,7 +79,7 @@ var lifeScenes = []scene{
 		}
 	}},
 	{"a container that does not start up ends", func(m *machine) {
-		m.run("nostart", v1.RestartPolicyNever, []v1.Container{shell("c", "trap 'exit 5' TERM; touch /up; "+forever, func(c *v1.Container) {
+		m.run("nostart", v1.RestartPolicyNever, []v1.Container{script("c", "trap 'exit 5' TERM; touch /up; "+forever, func(c *v1.Container) {
 			c.StartupProbe = execProbe("sh", "-c", "until [ -e /up ]; do usleep 20000; done; false")
 		})})
 		pod := m.ends("nostart", v1.PodFailed)
@@ -91,10 +91,10 @@ var lifeScenes = []scene{
 	{"readiness comes and goes by HTTP and TCP", func(m *machine) {
 		get := probeOf(v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Path: "/ready", Port: intstr.FromString("web")}})
 		m.run("ready", v1.RestartPolicyAlways, []v1.Container{
-			shell("http", "httpd -f -p 8080 -h /s", func(c *v1.Container) {
+			script("http", "httpd -f -p 8080 -h /s", func(c *v1.Container) {
 				c.ReadinessProbe, c.Ports = get, []v1.ContainerPort{{Name: "web", ContainerPort: 8080}}
 			}),
-			shell("tcp", "until [ -e /s/ready ]; do usleep 20000; done; httpd -f -p 8081 -h /s", func(c *v1.Container) {
+			script("tcp", "until [ -e /s/ready ]; do usleep 20000; done; httpd -f -p 8081 -h /s", func(c *v1.Container) {
 				c.ReadinessProbe = probeOf(v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt(8081)}})
 			}),
 		}, scratch)
@@ -111,7 +111,7 @@ var lifeScenes = []scene{
 		m.eventually("ready", "it is not Ready any more", func(p *v1.Pod) bool { return !isReady(p) && !statusOf(p, "http").Ready && statusOf(p, "tcp").Ready })
 	}},
 	{"readiness gates are waited for", func(m *machine) {
-		m.run("gate", v1.RestartPolicyAlways, []v1.Container{shell("c", forever)}, func(s *v1.PodSpec) {
+		m.run("gate", v1.RestartPolicyAlways, []v1.Container{script("c", forever)}, func(s *v1.PodSpec) {
 			s.ReadinessGates = []v1.PodReadinessGate{{ConditionType: "example.com/gate"}}
 		})
 		pod := m.eventually("gate", "its containers are ready", func(p *v1.Pod) bool { return conditionOf(p, v1.ContainersReady).Status == v1.ConditionTrue })
@@ -136,16 +136,16 @@ var lifeScenes = []scene{
 		m.Cleanup(func() { server.Close() })
 		dir := m.TempDir()
 		m.run("hooks", v1.RestartPolicyAlways, []v1.Container{
-			shell("exec", "trap 'echo term >> /s/log; exit 0' TERM; touch /up; "+forever, func(c *v1.Container) {
+			script("exec", "trap 'echo term >> /s/log; exit 0' TERM; touch /up; "+forever, func(c *v1.Container) {
 				c.ReadinessProbe = execProbe("test", "-e", "/up")
 				c.Lifecycle = &v1.Lifecycle{PostStart: hook("echo started > /s/log"), PreStop: hook("echo stopping >> /s/log")}
 			}),
-			shell("http", "trap 'exit 0' TERM; "+forever, func(c *v1.Container) {
+			script("http", "trap 'exit 0' TERM; "+forever, func(c *v1.Container) {
 				c.Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{HTTPGet: &v1.HTTPGetAction{
 					Host: "127.0.0.1", Path: "/bye", Port: intstr.FromInt(listener.Addr().(*net.TCPAddr).Port),
 				}}}
 			}),
-			shell("sleep", "trap 'exit 0' TERM; "+forever, func(c *v1.Container) {
+			script("sleep", "trap 'exit 0' TERM; "+forever, func(c *v1.Container) {
 				c.Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 1}}}
 			}),
 		}, folder(dir))
@@ -159,7 +159,7 @@ var lifeScenes = []scene{
 		m.expect(strings.Join(asked, ","), "/bye kube-lifecycle/1.37")
 	}},
 	{"a hook that fails after the start ends the container", func(m *machine) {
-		m.run("badhook", v1.RestartPolicyNever, []v1.Container{shell("c", "trap 'exit 6' TERM; touch /up; "+forever, func(c *v1.Container) {
+		m.run("badhook", v1.RestartPolicyNever, []v1.Container{script("c", "trap 'exit 6' TERM; touch /up; "+forever, func(c *v1.Container) {
 			c.Lifecycle = &v1.Lifecycle{PostStart: hook("until [ -e /up ]; do usleep 20000; done; echo secret; exit 3")}
 		})})
 		pod := m.ends("badhook", v1.PodFailed)
@@ -176,7 +176,7 @@ var lifeScenes = []scene{
 	}},
 	{"a hook that does not end has the pod's time and no more", func(m *machine) {
 		dir := m.TempDir()
-		m.run("slowhook", v1.RestartPolicyAlways, []v1.Container{shell("c", "trap 'echo term >> /s/log; exit 0' TERM; touch /up; "+forever, func(c *v1.Container) {
+		m.run("slowhook", v1.RestartPolicyAlways, []v1.Container{script("c", "trap 'echo term >> /s/log; exit 0' TERM; touch /up; "+forever, func(c *v1.Container) {
 			c.ReadinessProbe = execProbe("test", "-e", "/up")
 			c.Lifecycle = &v1.Lifecycle{PreStop: hook("echo hook >> /s/log; sleep 1000")}
 		})}, folder(dir))
@@ -188,7 +188,7 @@ var lifeScenes = []scene{
 	}},
 	{"the stop signal is the pod's choice", func(m *machine) {
 		dir := m.TempDir()
-		m.run("signal", v1.RestartPolicyAlways, []v1.Container{shell("c", "trap 'echo usr1 > /s/log; exit 0' USR1; trap 'echo term > /s/log; exit 0' TERM; touch /s/up; "+forever, func(c *v1.Container) {
+		m.run("signal", v1.RestartPolicyAlways, []v1.Container{script("c", "trap 'echo usr1 > /s/log; exit 0' USR1; trap 'echo term > /s/log; exit 0' TERM; touch /s/up; "+forever, func(c *v1.Container) {
 			c.Lifecycle = &v1.Lifecycle{StopSignal: ref(v1.SIGUSR1)}
 			c.ReadinessProbe = execProbe("test", "-e", "/s/up")
 		})}, folder(dir))
@@ -203,13 +203,13 @@ var lifeScenes = []scene{
 	}},
 	{"a stubborn container is killed after its grace, or at once", func(m *machine) {
 		for name, grace := range map[string]int64{"stubborn": 1, "atonce": 0} {
-			m.run(name, v1.RestartPolicyAlways, []v1.Container{shell("c", "trap '' TERM; touch /s/up; "+forever, func(c *v1.Container) { c.ReadinessProbe = execProbe("test", "-e", "/s/up") })}, scratch)
+			m.run(name, v1.RestartPolicyAlways, []v1.Container{script("c", "trap '' TERM; touch /s/up; "+forever, func(c *v1.Container) { c.ReadinessProbe = execProbe("test", "-e", "/s/up") })}, scratch)
 			m.becomesReady(name)
 			m.remove(name, grace)
 		}
 	}},
 	{"a pod has so long and no longer", func(m *machine) {
-		m.run("deadline", v1.RestartPolicyAlways, []v1.Container{shell("c", "trap 'exit 0' TERM; "+forever)}, func(s *v1.PodSpec) { s.ActiveDeadlineSeconds = ref(int64(2)) })
+		m.run("deadline", v1.RestartPolicyAlways, []v1.Container{script("c", "trap 'exit 0' TERM; "+forever)}, func(s *v1.PodSpec) { s.ActiveDeadlineSeconds = ref(int64(2)) })
 		pod := m.ends("deadline", v1.PodFailed)
 		m.expect(pod.Status.Reason+" "+pod.Status.Message, "DeadlineExceeded Pod was active on the node longer than the specified deadline")
 		if s := statusOf(pod, "c").State.Terminated; s == nil {
@@ -217,7 +217,7 @@ var lifeScenes = []scene{
 		}
 	}},
 	{"the image is exchanged in place", func(m *machine) {
-		m.run("exchange", v1.RestartPolicyAlways, []v1.Container{shell("c", "trap 'exit 0' TERM; "+forever)})
+		m.run("exchange", v1.RestartPolicyAlways, []v1.Container{script("c", "trap 'exit 0' TERM; "+forever)})
 		pod := m.becomesReady("exchange")
 		pod.Spec.Containers[0].Image = "busybox:test"
 		pod.Generation++
@@ -244,10 +244,10 @@ func TestProbesWithoutAgentsMemory(t *testing.T) {
 	m := newMachine(t)
 	m.start()
 	m.ready()
-	m.run("late", v1.RestartPolicyAlways, []v1.Container{shell("app", forever)}, func(s *v1.PodSpec) {
+	m.run("late", v1.RestartPolicyAlways, []v1.Container{script("app", forever)}, func(s *v1.PodSpec) {
 		s.InitContainers = []v1.Container{
-			shell("side", forever, sidecar, func(c *v1.Container) { c.StartupProbe = execProbe("true"); c.StartupProbe.PeriodSeconds = 300 }),
-			shell("gate", "until [ -e /s/go ]; do usleep 20000; done"),
+			script("side", forever, sidecar, func(c *v1.Container) { c.StartupProbe = execProbe("true"); c.StartupProbe.PeriodSeconds = 300 }),
+			script("gate", "until [ -e /s/go ]; do usleep 20000; done"),
 		}
 	}, scratch)
 	m.eventually("late", "the gate runs", func(p *v1.Pod) bool { return statusOf(p, "gate").State.Running != nil })

@@ -39,10 +39,10 @@ func (m *machine) play(scenes []scene) {
 	})
 }
 
-// shell is a container that runs a script.
-func shell(name, script string, change ...func(*v1.Container)) v1.Container {
+// script is a container that runs a script.
+func script(name, text string, change ...func(*v1.Container)) v1.Container {
 	c := v1.Container{
-		Name: name, Image: testImage, ImagePullPolicy: v1.PullIfNotPresent, Command: []string{"sh", "-c", script},
+		Name: name, Image: testImage, ImagePullPolicy: v1.PullIfNotPresent, Command: []string{"sh", "-c", text},
 		TerminationMessagePath: "/dev/termination-log", TerminationMessagePolicy: v1.TerminationMessageReadFile,
 	}
 	for _, f := range change {
@@ -88,9 +88,9 @@ func (m *machine) becomesReady(name string) *v1.Pod {
 }
 
 // output is what a pod of one container prints before it ends with success.
-func (m *machine) output(name, script string, change func(*v1.PodSpec)) string {
+func (m *machine) output(name, text string, change func(*v1.PodSpec)) string {
 	m.Helper()
-	m.run(name, v1.RestartPolicyNever, []v1.Container{shell("c", script)}, change)
+	m.run(name, v1.RestartPolicyNever, []v1.Container{script("c", text)}, change)
 	m.ends(name, v1.PodSucceeded)
 	return m.log(name, "c")
 }

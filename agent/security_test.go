@@ -68,9 +68,9 @@ var securityScenes = []scene{
 		}
 	}},
 	{"no root", func(m *machine) {
-		m.run("nonroot-image", v1.RestartPolicyNever, []v1.Container{shell("c", "id")}, podSecurity(v1.PodSecurityContext{RunAsNonRoot: ref(true)}))
+		m.run("nonroot-image", v1.RestartPolicyNever, []v1.Container{script("c", "id")}, podSecurity(v1.PodSecurityContext{RunAsNonRoot: ref(true)}))
 		m.expect(m.waits("nonroot-image", "CreateContainerConfigError"), `container has runAsNonRoot and image will run as root (pod: "nonroot-image_default(uid-of-nonroot-image)", container: c)`)
-		m.run("nonroot-zero", v1.RestartPolicyNever, []v1.Container{shell("c", "id")}, secure(v1.SecurityContext{RunAsNonRoot: ref(true), RunAsUser: ref(int64(0))}))
+		m.run("nonroot-zero", v1.RestartPolicyNever, []v1.Container{script("c", "id")}, secure(v1.SecurityContext{RunAsNonRoot: ref(true), RunAsUser: ref(int64(0))}))
 		m.expect(m.waits("nonroot-zero", "CreateContainerConfigError"), `container's runAsUser breaks non-root policy (pod: "nonroot-zero_default(uid-of-nonroot-zero)", container: c)`)
 		m.eventComes("nonroot-zero", "Failed Error: container's runAsUser breaks non-root policy")
 		m.expect(m.output("nonroot-ok", "id -u", secure(v1.SecurityContext{RunAsNonRoot: ref(true), RunAsUser: ref(int64(7))})), "7")
@@ -89,7 +89,7 @@ var securityScenes = []scene{
 		m.expect(m.output("seccomp-local", "mkdir /tmp/x 2>&1; echo y > /tmp/y && cat /tmp/y",
 			podSecurity(v1.PodSecurityContext{SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: ref("profiles/no-mkdir.json")}})),
 			"mkdir: can't create directory '/tmp/x': Operation not permitted\ny")
-		m.run("seccomp-none", v1.RestartPolicyNever, []v1.Container{shell("c", "true")}, podSecurity(v1.PodSecurityContext{
+		m.run("seccomp-none", v1.RestartPolicyNever, []v1.Container{script("c", "true")}, podSecurity(v1.PodSecurityContext{
 			SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: ref("none.json")}}))
 		if message := m.waits("seccomp-none", "CreateContainerError"); !strings.Contains(message, "none.json") {
 			m.Errorf("a missing profile: %q", message)
@@ -118,7 +118,7 @@ var securityScenes = []scene{
 		m.expect(m.output("sysctl-safe", "cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced",
 			sysctls(v1.Sysctl{Name: "net.ipv4.ip_local_port_range", Value: "2000 3000"}, v1.Sysctl{Name: "kernel/shm_rmid_forced", Value: "1"})), "2000\t3000\n1")
 		m.expect(m.output("sysctl-allowed", "cat /proc/sys/kernel/msgmax", sysctls(v1.Sysctl{Name: "kernel.msgmax", Value: "4096"})), "4096")
-		m.run("sysctl-unsafe", v1.RestartPolicyNever, []v1.Container{shell("c", "true")}, sysctls(v1.Sysctl{Name: "net.core.somaxconn", Value: "5"}))
+		m.run("sysctl-unsafe", v1.RestartPolicyNever, []v1.Container{script("c", "true")}, sysctls(v1.Sysctl{Name: "net.core.somaxconn", Value: "5"}))
 		reason, message := m.refused("sysctl-unsafe")
 		m.expect(reason+" "+message, `SysctlForbidden Pod was rejected: forbidden sysctl: "net.core.somaxconn" not allowlisted`)
 		m.eventComes("sysctl-unsafe", `SysctlForbidden forbidden sysctl: "net.core.somaxconn" not allowlisted`)
@@ -128,7 +128,7 @@ var securityScenes = []scene{
 			m.expect(m.output("apparmor", "cat /proc/self/attr/current", podSecurity(v1.PodSecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}})), "cri-containerd.apparmor.d (enforce)")
 			return
 		}
-		m.run("apparmor", v1.RestartPolicyNever, []v1.Container{shell("c", "true")}, podSecurity(v1.PodSecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}}))
+		m.run("apparmor", v1.RestartPolicyNever, []v1.Container{script("c", "true")}, podSecurity(v1.PodSecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}}))
 		reason, message := m.refused("apparmor")
 		m.expect(reason+" "+message, "AppArmor Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host")
 	}},

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/skiff-run/skiff/agent/hostfiles"
+	"github.com/skiff-run/skiff/agent/plan"
 	"github.com/skiff-run/skiff/agent/podstate"
 	"github.com/skiff-run/skiff/agent/resources"
 )
@@ -82,24 +83,32 @@ func (n *Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfi
 	return config, nil
 }
 
+// portMappings are the host ports of what runs as long as the pod: those of
+// init containers that end would stand in the way of the others'.
 func portMappings(pod *v1.Pod) []*runtimeapi.PortMapping {
 	var mappings []*runtimeapi.PortMapping
-	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range containers {
-			for _, p := range containers[i].Ports {
-				if p.HostPort == 0 {
-					continue
-				}
-				m := &runtimeapi.PortMapping{ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP}
-				switch p.Protocol {
-				case v1.ProtocolUDP:
-					m.Protocol = runtimeapi.Protocol_UDP
-				case v1.ProtocolSCTP:
-					m.Protocol = runtimeapi.Protocol_SCTP
-				}
-				mappings = append(mappings, m)
+	add := func(c *v1.Container) {
+		for _, p := range c.Ports {
+			if p.HostPort == 0 {
+				continue
 			}
+			m := &runtimeapi.PortMapping{ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP}
+			switch p.Protocol {
+			case v1.ProtocolUDP:
+				m.Protocol = runtimeapi.Protocol_UDP
+			case v1.ProtocolSCTP:
+				m.Protocol = runtimeapi.Protocol_SCTP
+			}
+			mappings = append(mappings, m)
 		}
+	}
+	for i := range pod.Spec.InitContainers {
+		if plan.IsSidecar(&pod.Spec.InitContainers[i]) {
+			add(&pod.Spec.InitContainers[i])
+		}
+	}
+	for i := range pod.Spec.Containers {
+		add(&pod.Spec.Containers[i])
 	}
 	return mappings
 }

@@ -168,9 +168,9 @@ func TestAGatedPodSaysWhyItIsNotScheduled(t *testing.T) {
 
 func TestFieldsOfFeaturesThatAreOffAreDropped(t *testing.T) {
 	t.Parallel()
-	pod := created(t, `spec: {evictionResponders: [{name: a.b/c}], containers: [{name: c, image: i, lifecycle: {stopSignal: SIGTERM}, volumeMounts: [{name: v, mountPath: /v, bindMountOptions: [noexec]}]}], volumes: [{name: v, emptyDir: {mode: 511}}]}`)
+	pod := created(t, `spec: {evictionResponders: [{name: a.b/c}], containers: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /v, bindMountOptions: [noexec]}]}], volumes: [{name: v, emptyDir: {mode: 511}}]}`)
 	c := pod.Spec.Containers[0]
-	if pod.Spec.EvictionResponders != nil || c.Lifecycle != nil || c.VolumeMounts[0].BindMountOptions != nil || pod.Spec.Volumes[0].EmptyDir.Mode != nil {
+	if pod.Spec.EvictionResponders != nil || c.VolumeMounts[0].BindMountOptions != nil || pod.Spec.Volumes[0].EmptyDir.Mode != nil {
 		t.Errorf("something was kept: %+v", pod.Spec)
 	}
 }

@@ -22,6 +22,7 @@ func (v *validator) lifecycleAndProbes(c *corev1.Container, path *field.Path) {
 	if hooks := c.Lifecycle; hooks != nil {
 		v.hook(hooks.PostStart, path.Child("lifecycle", "postStart"))
 		v.hook(hooks.PreStop, path.Child("lifecycle", "preStop"))
+		v.stopSignal(hooks.StopSignal, path.Child("lifecycle", "stopSignal"))
 	}
 	v.probe(c.LivenessProbe, path.Child("livenessProbe"))
 	v.succeedsOnce(c.LivenessProbe, path.Child("livenessProbe"))

@@ -7,7 +7,8 @@ import (
 
 // DropUnsupported removes the fields of a pod spec whose features are off in Kubernetes v1.37
 // unless switched on by a gate, as upstream does silently: a manifest that uses them is accepted
-// and behaves as on a stock cluster.
+// and behaves as on a stock cluster. Stop signals, which are behind such a gate too, are kept:
+// images have always had them, and the agent sends them.
 func DropUnsupported(spec *corev1.PodSpec) {
 	spec.SchedulingGroup = nil
 	spec.EvictionResponders = nil
@@ -63,12 +64,6 @@ func dropContainerFields(c *corev1.Container) {
 	for _, hook := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
 		if hook != nil && hook.HTTPGet != nil {
 			hook.HTTPGet.Protocol = nil
-		}
-	}
-	if c.Lifecycle.StopSignal != nil {
-		c.Lifecycle.StopSignal = nil
-		if *c.Lifecycle == (corev1.Lifecycle{}) {
-			c.Lifecycle = nil
 		}
 	}
 }

@@ -27,6 +27,9 @@ func TestWrongProbesAndResourcesAreRefused(t *testing.T) {
 		{"readiness kills nobody", "spec: {containers: [{name: c, image: nginx, readinessProbe: {exec: {command: [x]}, terminationGracePeriodSeconds: 5}}]}", []string{
 			"spec.containers[0].readinessProbe.terminationGracePeriodSeconds: Invalid value: 5: must not be set for readinessProbes",
 		}},
+		{"a stop signal needs an operating system", "spec: {containers: [{name: c, image: nginx, lifecycle: {stopSignal: SIGUSR1}}]}", []string{
+			"spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`",
+		}},
 		{"a hook sleeps no longer than the grace period", "spec: {terminationGracePeriodSeconds: 5, containers: [{name: c, image: nginx, lifecycle: {preStop: {sleep: {seconds: 6}}}}]}", []string{
 			"spec.containers[0].lifecycle.preStop.sleep: Invalid value: 6: must be non-negative and less than terminationGracePeriodSeconds (5)",
 		}},
