@@ -322,7 +322,7 @@ func TestANewAgentGoesOnCounting(t *testing.T) {
 	m.stop()
 	m.start()
 	m.eventually("crash", "it goes on where it was", func(p *v1.Pod) bool { return isReady(p) && statusOf(p, "c").RestartCount == 2 })
-	for _, line := range m.events("crash") {
+	for _, line := range m.eventsOf("crash") {
 		if strings.HasPrefix(line, "Pulling") {
 			t.Errorf("event %q", line)
 		}

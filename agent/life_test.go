@@ -72,7 +72,7 @@ var lifeScenes = []scene{
 		if s := statusOf(m.becomesReady("startup"), "c"); s.RestartCount != 0 || !*s.Started {
 			m.Errorf("container %+v", s)
 		}
-		for _, line := range m.events("startup") {
+		for _, line := range m.eventsOf("startup") {
 			if strings.HasPrefix(line, "Unhealthy Liveness") || strings.HasPrefix(line, "Unhealthy Readiness") {
 				m.Errorf("event %q before the container had started up", line)
 			}
@@ -168,7 +168,7 @@ var lifeScenes = []scene{
 		}
 		m.eventComes("badhook", "FailedPostStartHook PostStartHook failed")
 		m.eventComes("badhook", "Killing FailedPostStartHook")
-		for _, line := range m.events("badhook") {
+		for _, line := range m.eventsOf("badhook") {
 			if strings.Contains(line, "secret") {
 				m.Errorf("event %q tells what the hook said", line)
 			}

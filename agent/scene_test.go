@@ -67,7 +67,7 @@ func (m *machine) eventually(name, what string, condition func(*v1.Pod) bool) *v
 	var pod *v1.Pod
 	defer func() {
 		if m.Failed() && pod != nil {
-			m.Logf("pod %s: %+v\nevents: %q", name, pod.Status, m.events(name))
+			m.Logf("pod %s: %+v\nevents: %q", name, pod.Status, m.eventsOf(name))
 		}
 	}()
 	testenv.Eventually(m, 40*time.Second, func() bool {
@@ -111,8 +111,8 @@ func (m *machine) expect(got, want string) {
 	}
 }
 
-// events of a pod as "Reason message".
-func (m *machine) events(pod string) []string {
+// eventsOf lists the events of a pod as "Reason message".
+func (m *machine) eventsOf(pod string) []string {
 	m.Helper()
 	list, err := m.client.CoreV1().Events("default").List(context.Background(), metav1.ListOptions{})
 	must(m, err)
@@ -128,7 +128,7 @@ func (m *machine) events(pod string) []string {
 func (m *machine) eventComes(pod, beginning string) {
 	m.Helper()
 	testenv.Eventually(m, 30*time.Second, func() bool {
-		for _, line := range m.events(pod) {
+		for _, line := range m.eventsOf(pod) {
 			if strings.HasPrefix(line, beginning) {
 				return true
 			}
