@@ -57,7 +57,7 @@ var containerScenes = []scene{
 			}
 		}, folder(dir))
 		m.becomesReady("order")
-		m.remove("order", 20)
+		m.endPod("order", 20)
 		log, err := os.ReadFile(filepath.Join(dir, "log"))
 		must(m, err)
 		m.expect(strings.Join(strings.Fields(string(log)), " "), "one start-early two start-late start-app end-app end-late end-early")

@@ -150,7 +150,7 @@ var lifeScenes = []scene{
 			}),
 		}, folder(dir))
 		m.becomesReady("hooks")
-		m.remove("hooks", 20)
+		m.endPod("hooks", 20)
 		log, err := os.ReadFile(filepath.Join(dir, "log"))
 		must(m, err)
 		m.expect(string(log), "started\nstopping\nterm")
@@ -181,7 +181,7 @@ var lifeScenes = []scene{
 			c.Lifecycle = &v1.Lifecycle{PreStop: hook("echo hook >> /s/log; sleep 1000")}
 		})}, folder(dir))
 		m.becomesReady("slowhook")
-		m.remove("slowhook", 2)
+		m.endPod("slowhook", 2)
 		log, err := os.ReadFile(filepath.Join(dir, "log"))
 		must(m, err)
 		m.expect(string(log), "hook\nterm")
@@ -196,7 +196,7 @@ var lifeScenes = []scene{
 		if s := statusOf(pod, "c").StopSignal; s == nil || *s != v1.SIGUSR1 {
 			m.Errorf("stop signal in the status: %v", s)
 		}
-		m.remove("signal", 20)
+		m.endPod("signal", 20)
 		log, err := os.ReadFile(filepath.Join(dir, "log"))
 		must(m, err)
 		m.expect(string(log), "usr1")
@@ -205,7 +205,7 @@ var lifeScenes = []scene{
 		for name, grace := range map[string]int64{"stubborn": 1, "atonce": 0} {
 			m.run(name, v1.RestartPolicyAlways, []v1.Container{script("c", "trap '' TERM; touch /s/up; "+forever, func(c *v1.Container) { c.ReadinessProbe = execProbe("test", "-e", "/s/up") })}, scratch)
 			m.becomesReady(name)
-			m.remove(name, grace)
+			m.endPod(name, grace)
 		}
 	}},
 	{"a pod has so long and no longer", func(m *machine) {

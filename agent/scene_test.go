@@ -137,8 +137,8 @@ func (m *machine) eventComes(pod, beginning string) {
 	}, "pod %s has an event %q", pod, beginning)
 }
 
-// remove asks for the pod's end, as the API does, and waits for it.
-func (m *machine) remove(name string, grace int64) {
+// endPod asks for the pod's end, as the API does, and waits for it.
+func (m *machine) endPod(name string, grace int64) {
 	m.Helper()
 	m.askToEnd(name, grace)
 	testenv.Eventually(m, 40*time.Second, func() bool { return m.pod(name) == nil }, "pod %s is gone from the API", name)
