@@ -15,6 +15,7 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/ptr"
 
+	"github.com/skiff-run/skiff/agent/shutdown/logindtest"
 	"github.com/skiff-run/skiff/internal/testenv"
 	"github.com/skiff-run/skiff/runtime"
 )
@@ -110,4 +111,40 @@ func TestTheNodeIsWhatItsConfigurationSays(t *testing.T) {
 			t.Errorf("the log of a container that is none: %d %q", code, body)
 		}
 	})
+}
+
+func TestAShutdownOfTheMachineEndsItsPods(t *testing.T) {
+	login := logindtest.New(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", login.Address)
+	m := newMachine(t)
+	m.settings.ShutdownGracePeriod, m.settings.ShutdownGracePeriodCriticalPods = "4s", "2s"
+	m.start()
+	m.ready()
+	run := func(name string) {
+		m.create(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{
+			RestartPolicy: v1.RestartPolicyAlways,
+			Containers:    []v1.Container{{Name: "app", Image: testImage, ImagePullPolicy: v1.PullIfNotPresent, Command: []string{"sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"}}},
+		}})
+	}
+	run("web")
+	testenv.Eventually(t, 30*time.Second, func() bool { return isReady(m.pod("web")) && login.Inhibitors() == 1 }, "the pod is Ready and shutdowns are delayed")
+	login.PrepareForShutdown(true)
+	login.Released()
+	const message = "Pod was terminated in response to imminent node shutdown."
+	testenv.Eventually(t, 20*time.Second, func() bool {
+		s := m.pod("web").Status
+		return s.Phase == v1.PodFailed && s.Reason == "Terminated" && s.Message == message && slices.ContainsFunc(s.Conditions, func(c v1.PodCondition) bool {
+			return c.Type == v1.DisruptionTarget && c.Status == v1.ConditionTrue && c.Reason == v1.PodReasonTerminationByKubelet && c.Message == message
+		})
+	}, "the pod says why it ended: %+v", m.pod("web").Status)
+	testenv.Eventually(t, 20*time.Second, func() bool {
+		return slices.ContainsFunc(m.node().Status.Conditions, func(c v1.NodeCondition) bool {
+			return c.Type == v1.NodeReady && c.Status == v1.ConditionFalse && c.Message == "node is shutting down"
+		})
+	}, "the node says that it is ending")
+	run("late")
+	testenv.Eventually(t, 20*time.Second, func() bool {
+		pod := m.pod("late")
+		return pod != nil && pod.Status.Reason == "NodeShutdown" && pod.Status.Message == "Pod was rejected: Pod was rejected as the node is shutting down."
+	}, "no pod is taken on any more")
 }

@@ -104,7 +104,7 @@ func (k *mirrorKeeper) run(ctx context.Context) {
 			continue
 		case <-timer.C:
 		}
-		err := k.sync(ctx)
+		waiting, err := k.sync(ctx)
 		if err != nil && ctx.Err() == nil && err.Error() != told {
 			k.logger.Warn("mirror static pods; trying again", "error", err)
 		}
@@ -112,11 +112,16 @@ func (k *mirrorKeeper) run(ctx context.Context) {
 		if err != nil {
 			told = err.Error()
 		}
-		timer.Reset(mirrorEvery)
+		if waiting {
+			timer.Reset(mirrorSettle)
+		} else {
+			timer.Reset(mirrorEvery)
+		}
 	}
 }
 
-func (k *mirrorKeeper) sync(ctx context.Context) error {
+// sync returns whether a mirror waits for the Node object, which owns it.
+func (k *mirrorKeeper) sync(ctx context.Context) (waiting bool, err error) {
 	alive := map[types.UID]bool{}
 	var errs []error
 	for _, pod := range k.pool.Pods() {
@@ -125,6 +130,7 @@ func (k *mirrorKeeper) sync(ctx context.Context) error {
 		}
 		alive[pod.UID] = true
 		if k.nodes.UID() == "" {
+			waiting = true
 			continue
 		}
 		if err := k.api.EnsureMirror(ctx, pod, k.nodes.UID()); err != nil {
@@ -138,7 +144,7 @@ func (k *mirrorKeeper) sync(ctx context.Context) error {
 	}
 	maps.DeleteFunc(k.mirrors, func(uid, _ types.UID) bool { return !alive[uid] })
 	errs = append(errs, k.api.PruneMirrors(ctx, func(uid types.UID) bool { return alive[uid] }))
-	return errors.Join(errs...)
+	return waiting, errors.Join(errs...)
 }
 
 // routes brings the pod ranges of this node and of its peers to the network.

@@ -43,6 +43,8 @@ const (
 	// The lease: how long it lasts and how often it is renewed.
 	leaseSeconds = 40
 	leaseRenewal = 5 * time.Second
+	// maxImageNames bounds the names of one image in the status.
+	maxImageNames = 5
 )
 
 // Runtime is what the node's status needs of the runtime.
@@ -330,7 +332,7 @@ func (m *Manager) listImages(ctx context.Context, now time.Time) []v1.ContainerI
 	}
 	for _, i := range images {
 		names := append(slices.Clone(i.GetRepoDigests()), i.GetRepoTags()...)
-		if len(names) > 0 {
+		if names = names[:min(len(names), maxImageNames)]; len(names) > 0 {
 			m.images = append(m.images, v1.ContainerImage{Names: names, SizeBytes: int64(i.GetSize())})
 		}
 	}

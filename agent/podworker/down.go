@@ -186,8 +186,7 @@ func (w *worker) collect(ctx context.Context, pod *v1.Pod) {
 			w.Logger.Warn("remove an old container", "pod", pod.Name, "namespace", pod.Namespace, "error", err)
 			continue
 		}
-		log := filepath.Join(w.CRI.LogDir(pod), criconfig.LogPath(c.Name, c.Record.Attempt))
-		if err := os.Remove(log); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeLog(filepath.Join(w.CRI.LogDir(pod), criconfig.LogPath(c.Name, c.Record.Attempt))); err != nil {
 			w.Logger.Warn("remove an old log", "pod", pod.Name, "namespace", pod.Namespace, "error", err)
 		}
 	}
@@ -200,4 +199,16 @@ func (w *worker) collect(ctx context.Context, pod *v1.Pod) {
 			w.Logger.Warn("remove an old sandbox", "pod", pod.Name, "namespace", pod.Namespace, "error", err)
 		}
 	}
+}
+
+// removeLog removes a container's log with the files that rotation moved aside.
+func removeLog(path string) error {
+	aside, err := filepath.Glob(path + ".*")
+	errs := []error{err}
+	for _, file := range append(aside, path) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -58,7 +58,7 @@ func testNode(t *testing.T, h *Host) {
 			t.Errorf("logs with time stamps: %q %q", stamp, text)
 		}
 		for stream, want := range map[string]string{"Stderr": "wrong\n", "Stdout": "out 1\nout 2\nout 3\nout 4\nout 5\n"} {
-			if got := h.Kubectl("get", "--raw", "/api/v1/namespaces/default/pods/lines/log?stream="+stream); got != want {
+			if got := h.Kubectl("get", "--raw", "/api/v1/nodes/"+h.Name+"/proxy/containerLogs/default/lines/lines?stream="+stream); got != want {
 				t.Errorf("the stream %s: %q, want %q", stream, got, want)
 			}
 		}

@@ -51,7 +51,6 @@ type source struct {
 
 // answer of one agent; done is closed when it is there.
 type answer struct {
-	at   time.Time
 	done chan struct{}
 	top  top
 	err  error
@@ -86,22 +85,11 @@ func (s *source) of(ctx context.Context, names []string) map[string]top {
 // being asked waits for that answer.
 func (s *source) ask(ctx context.Context, name string) (top, error) {
 	s.mu.Lock()
-	for node, a := range s.known {
-		if time.Since(a.at) > fresh {
-			delete(s.known, node)
-		}
-	}
 	a := s.known[name]
 	if a == nil {
-		a = &answer{at: time.Now(), done: make(chan struct{})}
+		a = &answer{done: make(chan struct{})}
 		s.known[name] = a
-		go func() {
-			// The answer is for others too, so it does not end with who asked first.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-			defer cancel()
-			defer close(a.done)
-			a.top, a.err = s.fetch(ctx, name)
-		}()
+		go s.answer(context.WithoutCancel(ctx), name, a)
 	}
 	s.mu.Unlock()
 	select {
@@ -110,6 +98,20 @@ func (s *source) ask(ctx context.Context, name string) (top, error) {
 	case <-ctx.Done():
 		return top{}, ctx.Err()
 	}
+}
+
+// answer asks one agent for all who wait, and forgets what it said soon after, so
+// that nothing is kept while nobody asks.
+func (s *source) answer(ctx context.Context, name string, a *answer) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	a.top, a.err = s.fetch(ctx, name)
+	close(a.done)
+	time.AfterFunc(fresh, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.known, name)
+	})
 }
 
 func (s *source) fetch(ctx context.Context, name string) (top, error) {
