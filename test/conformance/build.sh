@@ -17,13 +17,18 @@ key=$( (go env GOVERSION; cat go.mod go.sum build.sh) | sha256sum | cut -c1-12)
 suite=$cache/suite-$key
 if [ ! -e "$suite" ]; then
   echo "building the suite: ten minutes the first time" >&2
-  rm -rf "$suite.new"
+  rm -rf "$cache"/suite-*.new
   mkdir -p "$suite.new/programs"
-  go build -ldflags '-s -w' -o "$suite.new/programs/" \
+  # Tests ask what release they belong to.
+  version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+  IFS=. read -r major minor _ <<<"${version#v}"
+  package=k8s.io/component-base/version
+  ldflags="-s -w -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+  go build -ldflags "$ldflags" -o "$suite.new/programs/" \
     k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/nonewprivs k8s.io/kubernetes/test/images/regression-issue-74839 \
     k8s.io/kubernetes/test/images/resource-consumer k8s.io/kubernetes/test/images/resource-consumer/consume-cpu k8s.io/sample-apiserver
-  go build -ldflags '-s -w' -o "$suite.new/" github.com/onsi/ginkgo/v2/ginkgo
-  go test -c -vet=off -ldflags '-s -w' -o "$suite.new/e2e.test" k8s.io/kubernetes/test/e2e
+  go build -ldflags "$ldflags" -o "$suite.new/" github.com/onsi/ginkgo/v2/ginkgo
+  go test -c -vet=off -ldflags "$ldflags" -o "$suite.new/e2e.test" k8s.io/kubernetes/test/e2e
   mv "$suite.new" "$suite"
 fi
 touch "$suite"

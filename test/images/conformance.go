@@ -40,7 +40,7 @@ func (s suite) images(environment []string) []image {
 		of(shell, v1.Config{Cmd: []string{"sh"}, User: "1234"}, "e2e-test-images/nonroot:1.5"),
 		of(s.noNewPrivileges, v1.Config{Cmd: []string{"nnp"}}, "e2e-test-images/nonewprivs:1.4"),
 		of(debian("util-linux"), v1.Config{Cmd: []string{"sh"}}, "e2e-test-images/ipc-utils:1.4"),
-		of(debian("bind9-dnsutils"), v1.Config{Cmd: []string{"sh"}}, "e2e-test-images/glibc-dns-testing:2.1.1"),
+		of(debian("bind9-dnsutils", "libc-bin"), v1.Config{Cmd: []string{"sh"}}, "e2e-test-images/glibc-dns-testing:2.1.1"),
 		of(debian("perl-base"), v1.Config{Cmd: []string{"perl", "-de0"}}, "e2e-test-images/perl:5.26"),
 		of(s.resourceConsumer, v1.Config{Entrypoint: []string{"/consumer"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}}, "e2e-test-images/resource-consumer:1.14"),
 		of(s.program("regression-issue-74839", "regression-issue-74839"), v1.Config{Entrypoint: []string{"/regression-issue-74839"}}, "e2e-test-images/regression-issue-74839:1.5"),
@@ -52,7 +52,7 @@ func (s suite) images(environment []string) []image {
 // agnhost is the suite's program for nearly everything, with the tools that
 // tests call beside it, and the users and groups its image is known for.
 func (s suite) agnhost(ctx context.Context, root string) error {
-	tools := debian("bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "util-linux")
+	tools := debian("bash", "curl", "bind9-dnsutils", "libc-bin", "netcat-openbsd", "iproute2", "socat", "util-linux")
 	if err := tools(ctx, root); err != nil {
 		return err
 	}
