@@ -14,6 +14,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/skiff-run/skiff/agent/podsource"
+	"github.com/skiff-run/skiff/agent/resources"
 )
 
 // Node is what the decision needs to know of the node.
@@ -153,8 +154,19 @@ func fit(pod *v1.Pod, active []*v1.Pod, node Node) (string, string) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	var extended v1.ResourceList
+	if node.Object != nil {
+		extended = node.Object.Status.Allocatable
+	}
 	for _, name := range names {
 		q, capacity := requests[name], node.Allocatable[name]
+		if resources.Extended(name) {
+			// Of the cluster as a whole where the node has none of it: the scheduler's business.
+			var known bool
+			if capacity, known = extended[name]; !known {
+				continue
+			}
+		}
 		requested := amount(name, q.MilliValue(), q.Value())
 		total := amount(name, capacity.MilliValue(), capacity.Value())
 		if requested > 0 && requested > total-used[name] {

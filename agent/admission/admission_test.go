@@ -29,6 +29,12 @@ func TestAdmit(t *testing.T) {
 	t.Parallel()
 	node := Node{Object: &v1.Node{}, Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("2")}, UnsafeSysctls: []string{"net.core.*", "kernel.msgmax"}}
 	node.Object.Labels = map[string]string{"zone": "a"}
+	node.Object.Status.Allocatable = v1.ResourceList{"example.com/gpu": resource.MustParse("1")}
+	gpus := func(name v1.ResourceName, amount string) func(*v1.Pod) {
+		return func(p *v1.Pod) {
+			p.Spec.Containers[0].Resources.Requests = v1.ResourceList{name: resource.MustParse(amount)}
+		}
+	}
 	node.Object.Spec.Taints = []v1.Taint{{Key: "gone", Effect: v1.TaintEffectNoExecute}, {Key: "full", Effect: v1.TaintEffectNoSchedule}}
 	tolerate := func(p *v1.Pod) { p.Spec.Tolerations = []v1.Toleration{{Key: "gone", Operator: v1.TolerationOpExists}} }
 	both := func(fs ...func(*v1.Pod)) func(*v1.Pod) {
@@ -47,9 +53,12 @@ func TestAdmit(t *testing.T) {
 		active          []*v1.Pod
 		reason, message string
 	}{
-		"a small pod fits":                 {pod: podWith(tolerate)},
-		"too much CPU":                     {podWith(both(cpu("1500m"))), []*v1.Pod{podWith(cpu("1"))}, "OutOfcpu", "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"},
-		"too many pods":                    {podWith(tolerate), []*v1.Pod{podWith(nil), podWith(nil)}, "OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"},
+		"a small pod fits": {pod: podWith(tolerate)},
+		"too much CPU":     {podWith(both(cpu("1500m"))), []*v1.Pod{podWith(cpu("1"))}, "OutOfcpu", "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"},
+		"too many pods":    {podWith(tolerate), []*v1.Pod{podWith(nil), podWith(nil)}, "OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"},
+		"a resource that somebody says the node has": {pod: podWith(both(gpus("example.com/gpu", "1")))},
+		"more of that": {podWith(both(gpus("example.com/gpu", "2"))), nil, "OutOfexample.com/gpu", "Node didn't have enough resource: example.com/gpu, requested: 2, used: 0, capacity: 1"},
+		"a resource of the cluster that no node has": {pod: podWith(both(gpus("example.com/license", "1")))},
 		"another zone":                     {podWith(both(func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "b"} })), nil, "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
 		"a taint that drives out":          {podWith(nil), nil, "TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"},
 		"a taken port":                     {podWith(both(port(80, ""))), []*v1.Pod{podWith(port(80, "10.0.0.1"))}, "NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"},

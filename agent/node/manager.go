@@ -28,6 +28,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/skiff-run/skiff/agent/event"
+	"github.com/skiff-run/skiff/agent/resources"
 )
 
 const (
@@ -288,7 +289,7 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	s := &node.Status
 	s.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: m.IP.String()}, {Type: v1.NodeHostName, Address: m.Name}}
 	s.DaemonEndpoints.KubeletEndpoint.Port = m.Port
-	s.Capacity, s.Allocatable = m.Facts.Capacity.DeepCopy(), m.Facts.Allocatable()
+	m.setAmounts(s)
 	s.NodeInfo = m.Facts.Info
 	s.DeclaredFeatures = declaredFeatures()
 	status, err := m.Runtime.Status(ctx, false)
@@ -311,6 +312,15 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	for _, c := range conditions(trouble, m.Pressure(), now) {
 		setCondition(s, c)
 	}
+}
+
+// setAmounts sets what the node has. What others say it has besides is theirs
+// to change; all of that is for pods.
+func (m *Manager) setAmounts(s *v1.NodeStatus) {
+	capacity, allocatable := m.Facts.Capacity.DeepCopy(), m.Facts.Allocatable()
+	resources.KeepExtended(capacity, s.Capacity)
+	resources.KeepExtended(allocatable, s.Capacity)
+	s.Capacity, s.Allocatable = capacity, allocatable
 }
 
 // listImages returns the largest images. Listing costs, so it is not done at

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/record"
@@ -121,4 +123,20 @@ func TestANodeThatOthersCallNotReadyContradictsAtOnce(t *testing.T) {
 	}
 	// Well before the next look that is due anyhow.
 	testenv.Eventually(t, lookEvery*3/4, func() bool { return ready() == v1.ConditionTrue }, "the node lets others call it unknown")
+}
+
+func TestWhatOthersSayTheNodeHasStays(t *testing.T) {
+	t.Parallel()
+	amounts := func(cpu string) v1.ResourceList { return v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu)} }
+	m := NewManager(Config{Name: "a", Facts: &Facts{Capacity: amounts("4"), Offered: amounts("3")}})
+	s := v1.NodeStatus{Capacity: amounts("2"), Allocatable: amounts("2")}
+	s.Capacity["example.com/gpu"] = resource.MustParse("5")
+	s.Capacity[v1.ResourceMemory] = resource.MustParse("1Gi")
+	m.setAmounts(&s)
+	for name, got := range map[string]v1.ResourceList{"capacity 4": s.Capacity, "allocatable 3": s.Allocatable} {
+		gpu, cpu := got["example.com/gpu"], got[v1.ResourceCPU]
+		if _, stale := got[v1.ResourceMemory]; gpu.Value() != 5 || !strings.HasSuffix(name, cpu.String()) || stale {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 }

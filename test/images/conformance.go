@@ -73,7 +73,8 @@ func (s suite) agnhost(ctx context.Context, root string) error {
 	)
 }
 
-// page is agnhost serving the files that tell one picture from another.
+// page is agnhost serving the files that tell one picture from another. A test
+// that mounts it looks for the system that the suite's own image is made of.
 func (s suite) page(name string) func(context.Context, string) error {
 	return func(ctx context.Context, root string) error {
 		if err := s.program("agnhost", "agnhost")(ctx, root); err != nil {
@@ -81,6 +82,7 @@ func (s suite) page(name string) func(context.Context, string) error {
 		}
 		html := filepath.Join(s.sources, "test/images", name, "html")
 		return errors.Join(
+			os.WriteFile(filepath.Join(root, "etc/os-release"), []byte("NAME=\"Alpine Linux\"\nID=alpine\n"), 0o644),
 			copyFile(filepath.Join(html, "data.json"), filepath.Join(root, "data.json"), 0o644),
 			copyFile(filepath.Join(html, name+".jpg"), filepath.Join(root, name+".jpg"), 0o644),
 		)
