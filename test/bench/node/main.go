@@ -23,7 +23,7 @@ type options struct {
 	kubeconfig, containerd, image string
 	singles                       int
 	bursts                        []int
-	parallel                      int
+	parallel, held                int
 	rest                          time.Duration
 	daemons                       []string
 }
@@ -35,6 +35,7 @@ func main() {
 	pflag.StringVar(&o.image, "image", "docker.io/library/busybox:latest", "image of the pods and of the raw containers; it must be present")
 	pflag.IntVar(&o.singles, "singles", 15, "how many single pods are timed")
 	pflag.IntSliceVar(&o.bursts, "bursts", []int{30, 100}, "sizes of the bursts")
+	pflag.IntVar(&o.held, "held", 110, "how many pods run while the daemons are watched at rest; 0 for none")
 	pflag.IntVar(&o.parallel, "parallel", 8, "raw containers started at a time")
 	pflag.DurationVar(&o.rest, "rest", time.Minute, "how long the daemons are watched at rest")
 	pflag.StringSliceVar(&o.daemons, "daemons", nil, "name=pid of the daemons to watch at rest")
@@ -67,6 +68,12 @@ func (o options) run(ctx context.Context) error {
 	pods := pods{client: client, image: o.image}
 	if err := o.compare(ctx, report, raw, pods); err != nil {
 		return err
+	}
+	if o.held > 0 {
+		meanwhile := func() error { return o.atRest(ctx, report, fmt.Sprintf("with %d pods", o.held)) }
+		if _, err := pods.hold(ctx, "held", o.held, meanwhile); err != nil {
+			return err
+		}
 	}
 	if err := o.atRest(ctx, report, "after the pods came and went"); err != nil {
 		return err

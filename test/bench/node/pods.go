@@ -24,10 +24,19 @@ type pods struct {
 	image  string
 }
 
-// burst creates n pods and returns how long it took until all were Ready.
+// burst creates n pods and returns how long it took until all were Ready. Then
+// it removes them.
 func (p pods) burst(ctx context.Context, name string, n int) (took time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, podLimit)
+	return p.hold(ctx, name, n, nil)
+}
+
+// hold is burst, with something done between the time the pods are Ready and
+// their end. Pods have podLimit for each of the two ways.
+func (p pods) hold(ctx context.Context, name string, n int, meanwhile func() error) (took time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	limit := time.AfterFunc(podLimit, cancel)
+	defer limit.Stop()
 	label := "bench=" + name
 	events, err := p.client.CoreV1().Pods(podNamespace).Watch(ctx, metav1.ListOptions{LabelSelector: label})
 	if err != nil {
@@ -49,6 +58,13 @@ func (p pods) burst(ctx context.Context, name string, n int) (took time.Duration
 	took = time.Since(began)
 	if err := errors.Join(err, <-done); err != nil {
 		return 0, fmt.Errorf("burst %s: %w", name, err)
+	}
+	if meanwhile != nil {
+		limit.Stop()
+		if err := meanwhile(); err != nil {
+			return 0, err
+		}
+		limit.Reset(podLimit)
 	}
 	grace := int64(0)
 	if err := p.client.CoreV1().Pods(podNamespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &grace}, metav1.ListOptions{LabelSelector: label}); err != nil {
