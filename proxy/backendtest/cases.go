@@ -134,6 +134,13 @@ func cases() []testCase {
 			{"here0", "external:80", everyone, ""}, {"node", "external:80", everyone, ""}, {"node", "node:30080", everyone, ""},
 			{"here0", "service:80", everyone, ""},
 		}},
+		{"both policies Local do not hold for external addresses from inside", nil, one([]string{"here0", "far"}, nodePort, externalIP, externalLocal, internalLocal), []expectation{
+			{"client", "external:80", here0, "kept"}, {"here1", "service:80", here0, "kept"}, {"node", "service:80", here0, ""},
+			{"here1", "external:80", []string{"here0", "far"}, ""}, {"node", "external:80", []string{"here0", "far"}, ""}, {"node", "node:30080", []string{"here0", "far"}, ""},
+		}},
+		{"the policy Local and affinity", nil, one(everyone, nodePort, externalIP, externalLocal, affinity), []expectation{
+			{"client", "node:30080", []string{"same"}, ""}, {"here0", "external:80", []string{"same"}, ""}, {"node", "external:80", []string{"same"}, ""},
+		}},
 		{"the policy Local without endpoints here is silent to the outside", nil, one(far, nodePort, externalIP, externalLocal), []expectation{
 			{"client", "node:30080", silent, ""}, {"client", "external:80", silent, ""},
 			{"here0", "external:80", far, "kept"}, {"node", "external:80", far, ""}, {"node", "node:30080", far, ""}, {"here0", "service:80", far, "kept"},

@@ -197,6 +197,10 @@ func sourceOf(address net.Addr) string {
 func (h *host) connect(network string, from netip.Addr, to netip.AddrPort, limit time.Duration) (net.Conn, error) {
 	var connection net.Conn
 	err := h.in(func() (err error) {
+		if network == "sctp" {
+			connection, err = connectSCTP(from, to, limit)
+			return err
+		}
 		dialer := net.Dialer{}
 		if from.IsValid() {
 			if network == "udp" {

@@ -49,6 +49,9 @@ func Run(t *testing.T, subject Subject) {
 				t.Run(c.name, func(t *testing.T) { w.within(t).check(c) })
 			}
 			t.Run("a UDP client follows its service", func(t *testing.T) { w.within(t).udpFollows() })
+			if hasSCTP() {
+				t.Run("SCTP", func(t *testing.T) { w.within(t).sctp() })
+			}
 			t.Run("connections survive changes", func(t *testing.T) { w.within(t).connectionsSurvive() })
 			if subject.Neighbours.Set != "" {
 				t.Run("the rules of others are as they were", func(t *testing.T) {

@@ -200,6 +200,7 @@ func (w *world) slices(endpoints []string) []*discoveryv1.EndpointSlice {
 			AddressType: []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6}[w.family],
 			Ports: []discoveryv1.EndpointPort{
 				{Name: ptr.To("tcp"), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}, {Name: ptr.To("udp"), Port: &port, Protocol: ptr.To(corev1.ProtocolUDP)},
+				sctpSlicePort(port),
 			},
 			Endpoints: []discoveryv1.Endpoint{endpoint},
 		})

@@ -18,6 +18,7 @@ type leftovers struct {
 	kernel *kernel // nil where IPVS is not loaded
 	holder *holder
 	held   []netip.Addr
+	own    []netip.Addr // the machine's addresses that are not held
 	// services are the virtual services of ours.
 	services map[key]*present
 }
@@ -28,7 +29,7 @@ func findLeftovers(ctx context.Context) (*leftovers, error) {
 	if l.holder, err = openHolder(); err != nil {
 		return nil, err
 	}
-	if l.held, _, err = l.holder.addresses(); err != nil {
+	if l.held, l.own, err = l.holder.addresses(); err != nil {
 		l.close()
 		return nil, err
 	}
@@ -212,10 +213,14 @@ func (l *leftovers) drain() error {
 		return err
 	}
 	for _, address := range l.held {
-		if !busy[address] {
-			if err := l.holder.remove(address); err != nil {
-				return err
+		if busy[address] {
+			if source := l.holder.source(familyOf(address), l.own); source.IsValid() {
+				if err := l.holder.setSource(address, source); err != nil {
+					return err
+				}
 			}
+		} else if err := errors.Join(l.holder.remove(address), l.holder.unsetSource(address)); err != nil {
+			return err
 		}
 	}
 	return nil

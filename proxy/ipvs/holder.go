@@ -6,9 +6,11 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/skiff-run/skiff/internal/dump"
 )
@@ -142,6 +144,65 @@ func holderAddress(address netip.Addr) *netlink.Addr {
 		a.Scope = int(netlink.SCOPE_HOST)
 	}
 	return a
+}
+
+// setSource makes the machine use another of its addresses when it connects to
+// one on the device: that one is about to go, and connections from it would break.
+func (h *holder) setSource(address, source netip.Addr) error {
+	route := h.localRoute(address)
+	route.Src = source.AsSlice()
+	if err := h.handle.RouteReplace(route); err != nil {
+		return fmt.Errorf("route to %s from %s: %w", address, source, err)
+	}
+	if !address.Is6() {
+		return nil
+	}
+	// The kernel's own route of IPv6 is better than any that can be made.
+	all, err := h.handle.RouteListFiltered(netlink.FAMILY_V6, h.localRoute(address), netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	if err != nil {
+		return fmt.Errorf("find the routes to %s: %w", address, err)
+	}
+	for _, each := range all {
+		if each.Src == nil {
+			if err := h.handle.RouteDel(&each); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove the kernel's route to %s: %w", address, err)
+			}
+		}
+	}
+	return nil
+}
+
+// unsetSource removes the route that setSource made, after its address.
+func (h *holder) unsetSource(address netip.Addr) error {
+	if err := h.handle.RouteDel(h.localRoute(address)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove the route to %s: %w", address, err)
+	}
+	return nil
+}
+
+func (h *holder) localRoute(address netip.Addr) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: h.link.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Protocol: unix.RTPROT_KERNEL,
+		Dst: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())},
+	}
+}
+
+// source is the address of the machine's own that it uses towards others; not
+// valid if it has none.
+func (h *holder) source(family corev1.IPFamily, own []netip.Addr) netip.Addr {
+	// Reserved for documentation: nobody is asked, only the routes are.
+	towards := map[corev1.IPFamily]string{corev1.IPv4Protocol: "198.51.100.1", corev1.IPv6Protocol: "2001:db8::1"}[family]
+	if routes, err := h.handle.RouteGet(net.ParseIP(towards)); err == nil && len(routes) > 0 {
+		if address, valid := netip.AddrFromSlice(routes[0].Src); valid && slices.Contains(own, address.Unmap()) {
+			return address.Unmap()
+		}
+	}
+	for _, address := range own {
+		if familyOf(address) == family && !address.IsLoopback() && !address.IsLinkLocalUnicast() {
+			return address
+		}
+	}
+	return netip.Addr{}
 }
 
 // removeHolder removes the device with its addresses.

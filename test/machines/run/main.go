@@ -2,7 +2,7 @@
 // kernel, as root, with everything loaded. A test that is skipped there has
 // missed what it is for, and counts as failed.
 //
-//	go run ./test/machines/run [flags] PACKAGE...
+//	go run ./test/machines/run [flags] PACKAGE[=PATTERN]...
 package main
 
 import (
@@ -69,7 +69,8 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	for i, name := range o.packages {
+	for i, argument := range o.packages {
+		name, _, _ := strings.Cut(argument, "=")
 		if err := build(ctx, name, binary(folder, i)); err != nil {
 			return err
 		}
@@ -89,8 +90,12 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	fmt.Printf("machine with kernel %s answers after %s\n", strings.TrimSpace(release), time.Since(begin).Round(100*time.Millisecond))
 	var errs []error
-	for i, name := range o.packages {
-		errs = append(errs, test(ctx, machine, o, name, binary(folder, i)))
+	for i, argument := range o.packages {
+		name, pattern, own := strings.Cut(argument, "=")
+		if !own {
+			pattern = o.pattern
+		}
+		errs = append(errs, test(ctx, machine, o, name, pattern, binary(folder, i)))
 	}
 	if o.shell != "" {
 		code, err := machine.Run(ctx, machines.Command{Args: []string{"sh", "-c", o.shell}, Stdout: os.Stdout, Stderr: os.Stderr})
@@ -131,12 +136,12 @@ func build(ctx context.Context, name, to string) error {
 var skipped = regexp.MustCompile(`(?m)^\s*--- SKIP: (\S+)`)
 
 // test runs the tests of one package in the machine.
-func test(ctx context.Context, machine *machines.Machine, o options, name, binary string) error {
+func test(ctx context.Context, machine *machines.Machine, o options, name, pattern, binary string) error {
 	at := "/tmp/" + filepath.Base(binary)
 	if err := machine.Copy(ctx, binary, at); err != nil {
 		return err
 	}
-	args := []string{at, "-test.v", "-test.run", o.pattern, "-test.timeout", o.limit.String()}
+	args := []string{at, "-test.v", "-test.run", pattern, "-test.timeout", o.limit.String()}
 	if o.bench != "" {
 		args = append(args, "-test.bench", o.bench)
 	}
