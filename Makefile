@@ -70,12 +70,12 @@ conformance-%: build ## the tests of one area: -node, -network, -apps, -api, -st
 .PHONY: test-ipvs
 test-ipvs: ## test the proxy's modes on another kernel, which has IPVS, in a virtual machine (QEMU); a few minutes
 	hack/deps.sh --test --machines
-	go run ./test/machines/run -timeout 15m ./proxy/ipvs ./proxy=IPVS
+	go run ./test/machines/run -timeout 15m ./proxy/ipvs ./proxy=IPVS ./proxy/policy=IPVS
 
 .PHONY: test-modes
 test-modes: ## all of the proxy's tests there; a quarter of an hour
 	hack/deps.sh --test --machines
-	go run ./test/machines/run -timeout 40m ./proxy/ipvs ./proxy/nftables ./proxy/iptables ./proxy
+	go run ./test/machines/run -timeout 40m ./proxy/ipvs ./proxy/nftables ./proxy/iptables ./proxy/policy ./proxy
 
 .PHONY: soak
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer

@@ -91,6 +91,7 @@ func New(options Options) (*Backend, error) {
 		b.kernel.close()
 		return nil, err
 	}
+	options.Logger.Warn("Kubernetes has deprecated the mode ipvs; prefer nftables")
 	return b, nil
 }
 

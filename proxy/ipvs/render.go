@@ -174,11 +174,15 @@ func (r *renderer) renderExternal(out *rendered, port *table.ServicePort, s sett
 	if port.NodePort != 0 {
 		for _, address := range r.nodePorts {
 			if familyOf(address) == family {
-				r.entry(out, port, s, key{port.Protocol, address, port.NodePort})
+				k := key{port.Protocol, address, port.NodePort}
+				r.entry(out, port, s, k)
+				if port.Protocol == corev1.ProtocolSCTP && !port.ExternalLocal {
+					out.element(family, nodePortsSCTP, k.element())
+				}
 			}
 		}
-		if !port.ExternalLocal {
-			out.element(family, nodePortSets[port.Protocol], strconv.Itoa(int(port.NodePort)))
+		if set := nodePortSets[port.Protocol]; set != "" && !port.ExternalLocal {
+			out.element(family, set, strconv.Itoa(int(port.NodePort)))
 		}
 	}
 	if len(port.SourceRanges) > 0 {

@@ -78,9 +78,10 @@ func chains(family corev1.IPFamily, pods []netip.Prefix, toCluster []string) []c
 	if len(cluster) == 1 {
 		cluster = nil // nobody knows who is a pod
 	}
-	nodePorts := make([]string, 0, len(nodePortSets))
-	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
-		nodePorts = append(nodePorts, jumpIf("-p "+strings.ToLower(string(protocol))+" "+match(nodePortSets[protocol], "dst"), masqChain))
+	nodePorts := []string{
+		jumpIf("-p tcp "+match(nodePortsTCP, "dst"), masqChain),
+		jumpIf("-p udp "+match(nodePortsUDP, "dst"), masqChain),
+		jumpIf("-p sctp "+match(nodePortsSCTP, "dst,dst"), masqChain),
 	}
 	// Pods and the machine itself are served as if they had gone to a load balancer
 	// and back: by all endpoints. What the machine sends to one of its own

@@ -21,7 +21,8 @@ const (
 	loadBalancers = "LOAD-BALANCER"
 	nodePortsTCP  = "NODE-PORT-TCP"
 	nodePortsUDP  = "NODE-PORT-UDP"
-	nodePortsSCTP = "NODE-PORT-SCTP"
+	// A set of ports alone never matches SCTP.
+	nodePortsSCTP = "NODE-PORT-SCTP-HASH"
 	nodeIPs       = "NODE-IP"
 	// loopBack are a local endpoint, its port and itself: a pod that reached itself.
 	loopBack = "LOOP-BACK"
@@ -41,16 +42,14 @@ const (
 // setTypes are the sets and their types, in the order in which they are made.
 var setTypes = []struct{ name, kind string }{
 	{heldIPs, "hash:ip"}, {recordedServices, "hash:ip,port"}, {clusterIPs, "hash:ip,port"}, {externalIPs, "hash:ip,port"}, {loadBalancers, "hash:ip,port"},
-	{nodePortsTCP, "bitmap:port"}, {nodePortsUDP, "bitmap:port"}, {nodePortsSCTP, "bitmap:port"}, {nodeIPs, "hash:ip"},
+	{nodePortsTCP, "bitmap:port"}, {nodePortsUDP, "bitmap:port"}, {nodePortsSCTP, "hash:ip,port"}, {nodeIPs, "hash:ip"},
 	{loopBack, "hash:ip,port,ip"}, {firewalled, "hash:ip,port"}, {sourceRanges, "hash:ip,port,net"},
 	{refusedServices, "hash:ip,port"}, {silentServices, "hash:ip,port"}, {silentOutside, "hash:ip,port"}, {localServices, "hash:ip,port"},
 	{healthCheckPorts, "bitmap:port"},
 }
 
-// nodePortSets are the sets of node ports by protocol.
-var nodePortSets = map[corev1.Protocol]string{
-	corev1.ProtocolTCP: nodePortsTCP, corev1.ProtocolUDP: nodePortsUDP, corev1.ProtocolSCTP: nodePortsSCTP,
-}
+// nodePortSets are the sets of node ports without addresses by protocol.
+var nodePortSets = map[corev1.Protocol]string{corev1.ProtocolTCP: nodePortsTCP, corev1.ProtocolUDP: nodePortsUDP}
 
 // setName is the whole name of a set.
 func setName(family corev1.IPFamily, name string) string {

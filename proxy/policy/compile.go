@@ -27,6 +27,7 @@ type Input struct {
 // The fixed parts of the table.
 const (
 	baseChain    = "forward"
+	outputChain  = "output"
 	basePriority = "filter - 5"
 	ingressChain = "ingress"
 	deniedChain  = "denied"
@@ -292,6 +293,11 @@ func skeleton(r *Ruleset, ranges []netip.Prefix) {
 		r.rule(ingressChain, responder(f.ip), "vmap @"+ingress.name+f.digit)
 	}
 	r.rule(baseChain, "goto", ingressChain)
+	// What IPVS takes at a service's address it sends as if it came from this
+	// machine, past the forwarding; only the answers pass that. What really comes
+	// from here has an address of this machine as its source.
+	r.rule(outputChain, "fib saddr type local accept")
+	r.chains[outputChain] = append(r.chains[outputChain], r.chains[baseChain]...)
 	r.rule(ingressChain, "accept")
 	r.rule(deniedChain, "counter drop")
 	r.rule(unknownChain, "counter drop")

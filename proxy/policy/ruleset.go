@@ -92,6 +92,9 @@ func (r *Ruleset) transition(tx *knftables.Transaction, from *Ruleset) {
 	}
 }
 
+// baseHooks are where packets come to the chains that nothing leads to.
+var baseHooks = map[string]knftables.BaseChainHook{baseChain: knftables.ForwardHook, outputChain: knftables.OutputHook}
+
 func (r *Ruleset) changeChains(tx *knftables.Transaction, from *Ruleset) {
 	var changed []string
 	for _, name := range slices.Sorted(maps.Keys(r.chains)) {
@@ -100,8 +103,8 @@ func (r *Ruleset) changeChains(tx *knftables.Transaction, from *Ruleset) {
 			continue
 		}
 		chain := &knftables.Chain{Name: name}
-		if name == baseChain {
-			chain.Type, chain.Hook = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(knftables.ForwardHook)
+		if hook, base := baseHooks[name]; base {
+			chain.Type, chain.Hook = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(hook)
 			chain.Priority = knftables.PtrTo(knftables.BaseChainPriority(basePriority))
 		}
 		tx.Add(chain)
