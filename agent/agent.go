@@ -25,6 +25,7 @@ import (
 	"github.com/skiff-run/skiff/agent/admission"
 	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/criconfig"
+	"github.com/skiff-run/skiff/agent/devices"
 	"github.com/skiff-run/skiff/agent/eviction"
 	"github.com/skiff-run/skiff/agent/hook"
 	"github.com/skiff-run/skiff/agent/hostfiles"
@@ -147,21 +148,32 @@ func (a *Agent) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	background := func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) }
 
-	// What knows the pods is made last.
+	// The pool, and what it and others ask, know each other: later ones are reached through variables.
+	var pool *podworker.Pool
 	var evictor *eviction.Manager
-	nodes := node.NewManager(node.Config{
+	var nodes *node.Manager
+	plugins, err := devices.New(devices.Config{
+		Dir: filepath.Join(a.Settings.RootDir, "device-plugins"), File: filepath.Join(a.Settings.StateDir, "devices.json"), Logger: a.Logger, Now: time.Now,
+		Changed: func() { nodes.Wake() }, Health: func(uid types.UID) { pool.Wake(uid) },
+	})
+	if err != nil {
+		return err
+	}
+	processors, cpusets, err := a.newCPUManager()
+	if err != nil {
+		return err
+	}
+	nodes = node.NewManager(node.Config{
 		Client: a.Client, Runtime: a.Runtime, Events: events, Logger: a.Logger, Name: a.NodeName, IP: a.NodeIP,
 		Labels: a.Settings.NodeLabels, Taints: a.Settings.Taints(), Port: int32(a.Settings.Port), Facts: a.facts, MaxImages: a.Settings.NodeStatusMaxImages,
 		Pressure:    func() node.Pressure { return pressures(evictor) },
-		Annotations: a.annotations(),
+		Annotations: a.annotations(), Devices: plugins.Capacity,
 	})
 	services := node.NewServices(a.Client)
 	routes := newRoutes(a.Host, a.Logger, nodes.Wake)
 	peers := node.NewPeers(a.Client, a.NodeName, nodes.Observed, routes.signal)
 	routes.peers = peers
 
-	// The pool, probes and objects know each other; later ones are reached through pool.
-	var pool *podworker.Pool
 	var ending *shutdown.Manager
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
@@ -182,30 +194,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	policy := a.policy()
+	policy.Exclusive, policy.Shared = processors.Exclusive, processors.Shared
+	gate := &gate{agent: a, nodes: nodes, devices: plugins, cpus: processors, policy: policy, events: events, wake: make(chan struct{}, 1)}
 	pool = podworker.NewPool(ctx, podworker.Config{
 		Runtime: a.Runtime, Cgroups: a.Host, Volumes: volumes, Objects: followed, Images: puller, Handler: (&runtimeClasses{client: a.Client}).Handler,
 		Probes: probes, Hooks: hook.NewRunner(a.Runtime, events), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
 			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, ClusterDomain: a.Settings.ClusterDomain,
-			Resolver: resolver, Limits: a.policy(), CgroupParent: a.Host.CgroupParent,
+			Resolver: resolver, Limits: policy, CgroupParent: a.Host.CgroupParent,
 		},
 		Allocations: allocations,
-		AdmitResize: func(asked, _ *v1.Pod, others []*v1.Pod) (string, string, bool) {
-			if reason, message, ok := evictor.Admit(asked); !ok {
-				return reason, message, false
-			}
-			return admission.Admit(asked, others, a.admissionNode(nodes))
-		},
-		Admit: func(pod *v1.Pod, active []*v1.Pod) (string, string, bool) {
-			if ending.Ending() {
-				return shutdown.NotAdmittedReason, shutdown.NotAdmittedMessage, false
-			}
-			if reason, message, ok := evictor.Admit(pod); !ok {
-				return reason, message, false
-			}
-			return admission.Admit(pod, active, a.admissionNode(nodes))
-		},
+		Devices:     plugins, AdmitResize: gate.resize, Admit: gate.admit,
 	})
 	ending = shutdown.New(shutdown.Config{
 		Priorities: a.Settings.ShutdownPriorities(), Pods: pool, Tell: nodes.End, Events: events, Node: nodes.Ref(), Logger: a.Logger,
@@ -227,8 +228,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	if evictor, err = a.evictor(pool, used, collector, events, nodes.Ref(), nodes.Wake); err != nil {
 		return err
 	}
+	gate.evictor, gate.ending = evictor, ending
 	enforcer := &enforcer{agent: a, pods: pool.Pods, events: events, node: nodes.Ref()}
 	background(enforcer.run)
+	background(func(ctx context.Context) { gate.run(ctx, pool) })
+	group.Go(func() error { return plugins.Run(ctx) })
 	background(nodes.Run)
 	background(used.Run)
 	background(ending.Run)
@@ -253,7 +257,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	background(api.Run)
 	// Only who has seen the pods, those of the API and those of the directory, can
 	// tell which remains and which mirrors belong to none.
-	for _, run := range []func(context.Context){mirrors.run, keeper.Run, pool.RunResizes, evictor.Run} {
+	for _, run := range []func(context.Context){mirrors.run, keeper.Run, pool.RunResizes, evictor.Run, func(ctx context.Context) {
+		plugins.Known()
+		processors.Known()
+		cpusets.run(ctx, pool)
+	}} {
 		background(func(ctx context.Context) {
 			if closed(ctx, staticRead) && closed(ctx, api.Synced()) {
 				run(ctx)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +59,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime",
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	testenv.Eventually(t, 20*time.Second, func() bool { _, err := os.Stat(socket); return err == nil }, "containerd has a socket")
+	testenv.Eventually(t, 20*time.Second, func() bool {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}, "containerd answers")
 	client, err := containerd.New(socket)
 	must(t, err)
 	defer client.Close()

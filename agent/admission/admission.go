@@ -7,6 +7,7 @@ package admission
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -133,14 +134,27 @@ func ports(pod *v1.Pod, active []*v1.Pod) (string, string) {
 	return "", ""
 }
 
-// fit compares requests with what is left: pods first, then by name.
+// shortage is a resource of which too little is left.
+type shortage struct {
+	name                      v1.ResourceName
+	requested, used, capacity int64
+}
+
+// fit compares requests with what is left.
 func fit(pod *v1.Pod, active []*v1.Pod, node Node) (string, string) {
-	short := func(name v1.ResourceName, requested, used, capacity int64) (string, string) {
-		return "OutOf" + string(name), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity)
+	for _, s := range shortages(pod, active, node) {
+		return "OutOf" + string(s.name), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", s.name, s.requested, s.used, s.capacity)
 	}
+	return "", ""
+}
+
+// shortages lists what the pod lacks: places for pods first, then by name. Resources that the node does not know are
+// counted by somebody else.
+func shortages(pod *v1.Pod, active []*v1.Pod, node Node) []shortage {
+	var list []shortage
 	limit := node.Allocatable[v1.ResourcePods]
 	if int64(len(active))+1 > limit.Value() {
-		return short(v1.ResourcePods, 1, int64(len(active)), limit.Value())
+		list = append(list, shortage{v1.ResourcePods, 1, int64(len(active)), limit.Value()})
 	}
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	used := map[v1.ResourceName]int64{}
@@ -149,31 +163,26 @@ func fit(pod *v1.Pod, active []*v1.Pod, node Node) (string, string) {
 			used[name] += amount(name, q.MilliValue(), q.Value())
 		}
 	}
-	names := make([]v1.ResourceName, 0, len(requests))
-	for name := range requests {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var extended v1.ResourceList
+	var ofObject v1.ResourceList
 	if node.Object != nil {
-		extended = node.Object.Status.Allocatable
+		ofObject = node.Object.Status.Allocatable
 	}
-	for _, name := range names {
-		q, capacity := requests[name], node.Allocatable[name]
-		if resources.Extended(name) {
+	for _, name := range slices.Sorted(maps.Keys(requests)) {
+		q := requests[name]
+		capacity, known := node.Allocatable[name]
+		if !known && resources.Extended(name) {
 			// Of the cluster as a whole where the node has none of it: the scheduler's business.
-			var known bool
-			if capacity, known = extended[name]; !known {
+			if capacity, known = ofObject[name]; !known {
 				continue
 			}
 		}
-		requested := amount(name, q.MilliValue(), q.Value())
+		asked := amount(name, q.MilliValue(), q.Value())
 		total := amount(name, capacity.MilliValue(), capacity.Value())
-		if requested > 0 && requested > total-used[name] {
-			return short(name, requested, used[name], total)
+		if asked > 0 && asked > total-used[name] {
+			list = append(list, shortage{name, asked, used[name], total})
 		}
 	}
-	return "", ""
+	return list
 }
 
 // amount is in milli-CPU for CPU, else in whole units.

@@ -69,6 +69,8 @@ type Config struct {
 	// Annotations the node keeps on its object.
 	Annotations map[string]string
 	Port        int32
+	// Devices are those of plugins: how many there are, and how many of them work; nil: there are none.
+	Devices func() (capacity, allocatable v1.ResourceList)
 	// Pressure tells what the machine runs short of.
 	Pressure func() Pressure
 	Facts    *Facts
@@ -170,7 +172,14 @@ func (m *Manager) Wake() {
 func (m *Manager) HostIPs() []string { return []string{m.IP.String()} }
 
 // Allocatable is what pods may use.
-func (m *Manager) Allocatable() v1.ResourceList { return m.Facts.Allocatable() }
+func (m *Manager) Allocatable() v1.ResourceList {
+	list := m.Facts.Allocatable()
+	if m.Devices != nil {
+		_, devices := m.Devices()
+		maps.Copy(list, devices)
+	}
+	return list
+}
 
 // Run registers the node and keeps its status and lease until ctx ends.
 func (m *Manager) Run(ctx context.Context) {
@@ -320,6 +329,11 @@ func (m *Manager) setAmounts(s *v1.NodeStatus) {
 	capacity, allocatable := m.Facts.Capacity.DeepCopy(), m.Facts.Allocatable()
 	resources.KeepExtended(capacity, s.Capacity)
 	resources.KeepExtended(allocatable, s.Capacity)
+	if m.Devices != nil {
+		all, working := m.Devices()
+		maps.Copy(capacity, all)
+		maps.Copy(allocatable, working)
+	}
 	s.Capacity, s.Allocatable = capacity, allocatable
 }
 

@@ -74,6 +74,9 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit
 	} else {
 		s = absent(in, c, old, hasInit, isInit)
 	}
+	if in.Devices != nil && !isInit {
+		s.AllocatedResourcesStatus = in.Devices(c.Name)
+	}
 	s.VolumeMounts = mountStatuses(c)
 
 	completedInit := isInit && latest != nil && latest.State == podstate.Exited && latest.ExitCode == 0 && !plan.IsSidecar(c)

@@ -40,6 +40,8 @@ type Input struct {
 	Terminal bool
 	// Actuated is what is in force of the pod's resources; nil: what the spec says.
 	Actuated *allocation.Resources
+	// Devices tells how the devices of a container are; it may be nil.
+	Devices func(container string) []v1.ResourceStatus
 	// Resize are the conditions about a resize.
 	Resize []v1.PodCondition
 	// Verdict makes the phase Failed, when set.

@@ -76,6 +76,12 @@ type Probes interface {
 	Readiness(containerID string) plan.Result
 }
 
+// Devices adds to containers what their devices need, and tells how those are.
+type Devices interface {
+	Inject(ctx context.Context, pod *v1.Pod, container string, config *runtimeapi.ContainerConfig) error
+	Status(uid types.UID, container string) []v1.ResourceStatus
+}
+
 // Hooks runs lifecycle handlers.
 type Hooks interface {
 	Run(ctx context.Context, pod *v1.Pod, container *v1.Container, containerID, podIP string, handler *v1.LifecycleHandler) (message string, err error)
@@ -109,6 +115,8 @@ type Config struct {
 	Images  Images
 	Probes  Probes
 	Hooks   Hooks
+	// Devices may be nil: the node has none.
+	Devices Devices
 	Status  Status
 	Node    Node
 	CRI     *criconfig.Node

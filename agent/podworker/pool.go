@@ -103,7 +103,10 @@ func (p *Pool) Adopt(uid types.UID, namespace, name string) {
 	p.start(w)
 }
 
-// Evict ends a pod with a reason of the node's.
+// OwnGrace stands for the pod's own grace period.
+const OwnGrace = -1
+
+// Evict ends a pod with a reason of the node's, and a grace period in seconds or OwnGrace.
 func (p *Pool) Evict(uid types.UID, verdict podstatus.Verdict, grace int64) {
 	p.mu.Lock()
 	w := p.workers[uid]

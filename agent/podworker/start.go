@@ -150,10 +150,14 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, state *podsta
 		}
 		target = latest.ID
 	}
-	return w.CRI.Container(criconfig.Container{
+	config, err := w.CRI.Container(criconfig.Container{
 		Pod: pod, Spec: s.Container, Vars: vars, ImageRef: img.Ref, ImageUser: img.User, ImageUsername: img.Username, Mounts: mounts, Devices: devices, Target: target,
 		Record: podstate.NewRecord(pod, s.Container, s.Attempt, s.Backoff, message),
 	})
+	if err != nil || w.Devices == nil {
+		return config, err
+	}
+	return config, w.Devices.Inject(ctx, pod, s.Container.Name, config)
 }
 
 // messageFile makes the empty file a container leaves its last words in.

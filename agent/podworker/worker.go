@@ -129,6 +129,9 @@ func (w *worker) refresh() {
 func (w *worker) evict(verdict podstatus.Verdict, grace int64) {
 	w.mu.Lock()
 	if w.verdict == nil {
+		if grace == OwnGrace {
+			grace = gracePeriod(w.pod)
+		}
 		w.verdict, w.verdictGrace = &verdict, grace
 	}
 	w.mu.Unlock()
@@ -282,13 +285,21 @@ func (w *worker) publish(v view, state *podstate.Pod, waiting map[string]plan.Wa
 		return v.old
 	}
 	status := podstatus.Generate(podstatus.Input{
-		Resize: w.settleResize(v.pod, v.actuated), Actuated: v.actuated,
+		Resize: w.settleResize(v.pod, v.actuated), Actuated: v.actuated, Devices: w.deviceStatus,
 		Pod: v.pod, Old: v.old, State: state, Waiting: waiting, Probes: w.Probes, HostIPs: w.Node.HostIPs(),
 		Terminal: over, Verdict: v.verdict, Now: w.Now(),
 	})
 	w.setStatus(status)
 	w.Status.Set(v.pod, status)
 	return status
+}
+
+// deviceStatus tells how the devices of a container are.
+func (w *worker) deviceStatus(container string) []v1.ResourceStatus {
+	if w.Devices == nil {
+		return nil
+	}
+	return w.Devices.Status(w.uid, container)
 }
 
 func (w *worker) setStatus(status *v1.PodStatus) {

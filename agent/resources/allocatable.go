@@ -62,6 +62,12 @@ func parse(list map[string]string) v1.ResourceList {
 	return parsed
 }
 
+// CPUs is how many whole processors the reserved CPU takes.
+func (r Reservations) CPUs() int {
+	q := r.of(v1.ResourceCPU)
+	return int(q.Value())
+}
+
 func (r Reservations) of(name v1.ResourceName) resource.Quantity {
 	sum := resource.Quantity{}
 	for _, list := range []v1.ResourceList{r.System, r.Kube, r.Eviction} {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/cdi"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,6 +55,15 @@ func Resources(r *runtimeapi.LinuxContainerResources, m Machine) *specs.LinuxRes
 		out.Unified[file] = value
 	}
 	return out
+}
+
+// withCDIDevices adds devices by the names that files of the Container Device Interface on this machine give them.
+func withCDIDevices(devices []*runtimeapi.CDIDevice) oci.SpecOpts {
+	var names []string
+	for _, d := range devices {
+		names = append(names, d.GetName())
+	}
+	return cdi.WithCDIDevices(names...)
 }
 
 func pointer[T any](v T) *T { return &v }

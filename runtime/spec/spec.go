@@ -97,6 +97,9 @@ func Generate(ctx context.Context, in Input) (*specs.Spec, error) {
 		withAppArmor(in.security(), in.Machine.AppArmor),
 		oci.WithAnnotations(annotations(in)),
 	}
+	if named := in.Container.GetCDIDevices(); len(named) > 0 {
+		opts = append(opts, withCDIDevices(named))
+	}
 	if in.security().GetReadonlyRootfs() {
 		opts = append(opts, oci.WithRootFSReadonly())
 	}
