@@ -123,15 +123,33 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /metrics/cadvisor", scrape(s.Usage.CAdvisor, s.Logger))
 	mux.Handle("GET /metrics", s.Metrics)
 	mux.Handle("GET /metrics/probes", s.Probes)
-	for _, pattern := range []string{"/{namespace}/{pod}/{container}", "/{namespace}/{pod}/{uid}/{container}"} {
-		mux.HandleFunc("/exec"+pattern, s.exec)
-		mux.HandleFunc("/attach"+pattern, s.attach)
+	streams := webSockets{s.streams()}
+	for _, verb := range []string{"/exec/", "/attach/", "/portForward/"} {
+		mux.Handle(verb, streams)
+	}
+	for _, pattern := range containerPatterns() {
 		mux.HandleFunc("POST /run"+pattern, s.runCommand)
 	}
-	mux.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
-	mux.HandleFunc("/portForward/{namespace}/{pod}/{uid}", s.portForward)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return s.authorized(mux)
+}
+
+// containerPatterns are the two forms in which a path names a container.
+func containerPatterns() []string {
+	return []string{"/{namespace}/{pod}/{container}", "/{namespace}/{pod}/{uid}/{container}"}
+}
+
+// streams serves exec, attach and port-forward over SPDY and the older WebSocket
+// protocols.
+func (s *Server) streams() http.Handler {
+	mux := http.NewServeMux()
+	for _, pattern := range containerPatterns() {
+		mux.HandleFunc("/exec"+pattern, s.exec)
+		mux.HandleFunc("/attach"+pattern, s.attach)
+	}
+	mux.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
+	mux.HandleFunc("/portForward/{namespace}/{pod}/{uid}", s.portForward)
+	return mux
 }
