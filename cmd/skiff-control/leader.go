@@ -21,6 +21,7 @@ import (
 	"github.com/skiff-run/skiff/control/controllers"
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
 	"github.com/skiff-run/skiff/control/scheduler"
+	"github.com/skiff-run/skiff/internal/addresspool"
 	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/pki"
 	"github.com/skiff-run/skiff/raftstore"
@@ -130,12 +131,16 @@ func (l *leader) work(ctx context.Context) error {
 	l.working.Store(true)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
+		pool, err := addresspool.ParseAll(c.LoadBalancerPool)
+		if err != nil {
+			return err
+		}
 		return controllers.Run(ctx, controllers.Config{
 			ClientFor: func(name string) *rest.Config { return l.server.ClientFor(accountUser(name)) },
 			Informers: factory, Logger: l.logger, RootCA: func() ([]byte, error) { return os.ReadFile(filepath.Join(c.PKIDir, "ca.crt")) },
 			Authority:    func() (*pki.Authority, error) { return pki.LoadAuthority(c.PKIDir, "ca") },
 			PodCIDRs:     []nodeipam.Pool{{Range: netip.MustParsePrefix(c.PodCIDR), NodeMask: c.NodeCIDRMaskSize}},
-			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(c.ServiceCIDR)},
+			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(c.ServiceCIDR)}, LoadBalancerPool: pool,
 		})
 	})
 	group.Go(func() error {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
 	"github.com/skiff-run/skiff/control/controllers/nodelifecycle"
+	"github.com/skiff-run/skiff/internal/addresspool"
 	"github.com/skiff-run/skiff/internal/pki"
 )
 
@@ -50,6 +51,9 @@ type Config struct {
 	PodCIDRs []nodeipam.Pool
 	// ServiceCIDRs are kept out of the nodes' pod ranges.
 	ServiceCIDRs []netip.Prefix
+	// LoadBalancerPool has the addresses of services of type LoadBalancer; without
+	// it they wait for somebody else.
+	LoadBalancerPool addresspool.Pool
 	// Nodes says when a node is given up; the zero value means the defaults.
 	Nodes nodelifecycle.Options
 	// TerminatedPods is how many finished pods are kept; zero means the default, less

@@ -15,6 +15,7 @@ import (
 	"github.com/skiff-run/skiff/control/controllers/endpointslicemirroring"
 	"github.com/skiff-run/skiff/control/controllers/ephemeralvolume"
 	"github.com/skiff-run/skiff/control/controllers/garbagecollector"
+	"github.com/skiff-run/skiff/control/controllers/loadbalancer"
 	"github.com/skiff-run/skiff/control/controllers/localpath"
 	"github.com/skiff-run/skiff/control/controllers/namespace"
 	"github.com/skiff-run/skiff/control/controllers/nodeipam"
@@ -81,6 +82,9 @@ var all = []entry{
 			return nil, nil
 		}
 		return nodeipam.New(client, p.Informers, p.PodCIDRs, p.ServiceCIDRs, p.Logger)
+	})},
+	{"loadbalancer", "service-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return loadbalancer.New(client, p.Informers, p.LoadBalancerPool, p.Logger), nil
 	})},
 	{"podgc", "pod-garbage-collector", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		threshold := p.TerminatedPods

@@ -1,11 +1,16 @@
 package config
 
 import (
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
+	"go4.org/netipx"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/skiff-run/skiff/internal/addresspool"
 )
 
 // ControlKind is the kind of skiff-control's configuration file.
@@ -52,8 +57,13 @@ type Control struct {
 	PodCIDR          string `yaml:"podCIDR" help:"range of pod addresses of the whole cluster"`
 	NodeCIDRMaskSize int    `yaml:"nodeCIDRMaskSize" help:"prefix length of the range each node gets"`
 	NodePortRange    string `yaml:"nodePortRange" help:"ports for services of type NodePort"`
-	ClusterDomain    string `yaml:"clusterDomain" help:"DNS domain of the cluster"`
-	ClusterName      string `yaml:"clusterName" help:"name of the cluster"`
+	// LoadBalancerPool are the addresses that services of type LoadBalancer get,
+	// as ranges (192.0.2.10-192.0.2.99) or prefixes of either family: addresses of
+	// the machines' network that nobody else has. Empty: such services wait for
+	// somebody else.
+	LoadBalancerPool []string `yaml:"loadBalancerPool" help:"addresses for services of type LoadBalancer: 192.0.2.10-192.0.2.99 or 198.51.100.0/28"`
+	ClusterDomain    string   `yaml:"clusterDomain" help:"DNS domain of the cluster"`
+	ClusterName      string   `yaml:"clusterName" help:"name of the cluster"`
 
 	// EncryptionConfig is a file with an EncryptionConfiguration of
 	// apiserver.config.k8s.io/v1. Empty: objects are stored in plain.
@@ -131,6 +141,7 @@ func (c *Control) Validate() field.ErrorList {
 		}
 		errs = append(errs, validateMask(c.NodeCIDRMaskSize, pods)...)
 	}
+	errs = append(errs, validatePool(c.LoadBalancerPool, map[string]netip.Prefix{"serviceCIDR": services, "podCIDR": pods})...)
 	errs = append(errs, requireDomain("clusterDomain", c.ClusterDomain)...)
 	errs = append(errs, requirePortRange("nodePortRange", c.NodePortRange)...)
 	return append(errs, requireLogLevel(c.LogLevel)...)
@@ -142,4 +153,34 @@ func validateMask(mask int, pods netip.Prefix) field.ErrorList {
 	}
 	return field.ErrorList{field.Invalid(field.NewPath("nodeCIDRMaskSize"), mask,
 		"must be longer than podCIDR's prefix by 1 to 16 bits, for example 24 with a /16")}
+}
+
+// validatePool checks the ranges of load balancers' addresses against each other
+// and against those that have another use.
+func validatePool(pool []string, used map[string]netip.Prefix) field.ErrorList {
+	var errs field.ErrorList
+	var ranges []netipx.IPRange
+	for i, text := range pool {
+		at := field.NewPath("loadBalancerPool").Index(i)
+		r, err := addresspool.Parse(text)
+		if err != nil {
+			errs = append(errs, field.Invalid(at, text, err.Error()))
+			continue
+		}
+		if first := r.From(); first.IsLoopback() || first.IsMulticast() || first.IsUnspecified() || first.IsLinkLocalUnicast() {
+			errs = append(errs, field.Invalid(at, text, "must be unicast addresses of the machines' network"))
+		}
+		for _, name := range slices.Sorted(maps.Keys(used)) {
+			if prefix := used[name]; prefix.IsValid() && netipx.RangeOfPrefix(prefix).Overlaps(r) {
+				errs = append(errs, field.Invalid(at, text, "must not overlap "+name+" "+prefix.String()))
+			}
+		}
+		for j, other := range ranges {
+			if other.Overlaps(r) {
+				errs = append(errs, field.Invalid(at, text, "must not overlap "+pool[j]))
+			}
+		}
+		ranges = append(ranges, r)
+	}
+	return errs
 }

@@ -140,6 +140,12 @@ func controllers() map[string][]rbacv1.PolicyRule {
 			on("create", "core", "serviceaccounts"),
 			recordEvents(),
 		},
+		"service-controller": {
+			on(read, "core", "services"),
+			on("patch update", "core", "services/status"),
+			on(read, "core", "nodes"),
+			recordEvents(),
+		},
 		"service-cidrs-controller": {
 			on("get list watch patch update", "networking", "servicecidrs"),
 			on("patch update", "networking", "servicecidrs/finalizers servicecidrs/status"),
@@ -169,6 +175,10 @@ func local() ([]rbacv1.Role, []rbacv1.RoleBinding) {
 			role(system, controllerPrefix+"token-cleaner", on("get list watch delete", "core", "secrets"), recordEvents()),
 			role(public, controllerPrefix+"bootstrap-signer",
 				on(read, "core", "configmaps"), on("update", "core", "configmaps", "cluster-info"), recordEvents()),
+			// Proxies agree by Leases on who announces a load balancer's address; the
+			// controller that takes an address back removes its Lease.
+			role(public, "skiff:load-balancer-announcer", on("get list watch create update", "coordination", "leases")),
+			role(public, controllerPrefix+"service-controller", on("delete", "coordination", "leases")),
 			// Machines learn of authorities that are to be trusted.
 			role(metav1.NamespaceDefault, "skiff:trusted-authorities", on("get", "core", "configmaps", "kube-root-ca.crt")),
 			// Whoever wants to join reads the cluster's authority before it can know anybody.
@@ -179,6 +189,8 @@ func local() ([]rbacv1.Role, []rbacv1.RoleBinding) {
 			bind(system, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", signer),
 			bind(system, controllerPrefix+"token-cleaner", controllerPrefix+"token-cleaner", cleaner),
 			bind(public, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", signer),
+			bind(public, "skiff:load-balancer-announcer", "skiff:load-balancer-announcer", person("system:kube-proxy")),
+			bind(public, controllerPrefix+"service-controller", controllerPrefix+"service-controller", account(system, "service-controller")),
 			bind(metav1.NamespaceDefault, "skiff:trusted-authorities", "skiff:trusted-authorities", group("system:nodes"), person("system:kube-proxy")),
 			bind(public, "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo", person("system:anonymous")),
 		}
