@@ -32,6 +32,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/skiff-run/skiff/internal/addresspool"
+	"github.com/skiff-run/skiff/proxy/announce"
 	"github.com/skiff-run/skiff/proxy/conntrack"
 	"github.com/skiff-run/skiff/proxy/dns"
 	"github.com/skiff-run/skiff/proxy/healthcheck"
@@ -88,6 +90,8 @@ type Config struct {
 	MinSyncPeriod time.Duration
 	// DNS serves names too; nil turns it off.
 	DNS *dns.Config
+	// Announce answers for addresses of load balancers on the network.
+	Announce bool
 	// NetworkPolicy enforces NetworkPolicies; StateDir keeps what has to be known
 	// at a start while the API is away.
 	NetworkPolicy bool
@@ -120,6 +124,7 @@ type Proxy struct {
 	conflicts map[table.Conflict]bool
 	names     *dns.Server
 	policies  *policy.Controller
+	announcer *announce.Controller
 }
 
 // New returns a proxy that Run starts.
@@ -168,6 +173,9 @@ func New(config Config) (*Proxy, error) {
 			return nil, fmt.Errorf("watch the API: %w", err)
 		}
 	}
+	if config.Announce {
+		p.announcer = announce.New(announce.Config{Client: config.Client, NodeName: config.NodeName, Owner: p.owner, Logger: config.Logger.With("component", "announce")})
+	}
 	if config.NetworkPolicy {
 		policies, err := policy.New(policy.Config{
 			Client: config.Client, NodeName: config.NodeName, Node: p.own.Core().V1().Nodes().Informer(),
@@ -197,6 +205,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if p.names != nil {
 		group.Go(func() error { return p.names.Run(ctx) })
+	}
+	if p.announcer != nil {
+		group.Go(func() error { return p.announcer.Run(ctx) })
 	}
 	if p.policies != nil {
 		group.Go(func() error { return p.policies.Run(ctx) })
@@ -398,6 +409,11 @@ func (p *Proxy) sync(ctx context.Context) error {
 	if err := p.config.Backend.Sync(ctx, t); err != nil {
 		return err
 	}
+	if p.announcer != nil {
+		if err := p.announce(t); err != nil {
+			return err
+		}
+	}
 	p.health.synced(time.Since(begin), pending)
 	p.logConflicts(t)
 	// Only after the rules are in place: a flow that is forgotten earlier would
@@ -477,7 +493,11 @@ func (p *Proxy) slicesOf(namespace, service string) []*discoveryv1.EndpointSlice
 func forget(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Service:
+		mark, marked := o.Annotations[addresspool.Mark]
 		o.ManagedFields, o.Annotations = nil, nil
+		if marked {
+			o.Annotations = map[string]string{addresspool.Mark: mark}
+		}
 	case *discoveryv1.EndpointSlice:
 		o.ManagedFields, o.Annotations, o.OwnerReferences = nil, nil, nil
 	case *corev1.Namespace:

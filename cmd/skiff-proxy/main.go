@@ -145,7 +145,7 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 	if err != nil {
 		return proxy.Config{}, nil, err
 	}
-	settings := proxy.Config{NodeName: c.NodeName, NetworkPolicy: c.NetworkPolicy, StateDir: c.StateDir, Logger: logger}
+	settings := proxy.Config{NodeName: c.NodeName, Announce: true, NetworkPolicy: c.NetworkPolicy, StateDir: c.StateDir, Logger: logger}
 	if settings.NodeName == "" {
 		host, err := os.Hostname()
 		if err != nil {

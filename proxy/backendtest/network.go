@@ -64,3 +64,6 @@ func Ask(connection net.Conn, limit time.Duration) (string, error) { return ask(
 
 // Outcome is refused, silent, not permitted, or the error.
 func Outcome(err error) string { return outcome(err) }
+
+// FD is a handle of the namespace, for moving links into it.
+func (h Host) FD() int { return int(h.handle) }
