@@ -2,9 +2,15 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,6 +113,34 @@ func TestTheTreeOfTheMachine(t *testing.T) {
 	if s, err := m.PodStats("u-2"); err != nil || s.MemoryLimit != 64<<20 {
 		t.Errorf("stats %+v: %v", s, err)
 	}
+	inForce(t, m, m.PodParent("u-2", corev1.PodQOSBurstable), map[string]string{
+		"cpu.shares": "100", "memory.limit_in_bytes": "67108864", "pids.max": "10", "cpu.weight": strconv.FormatUint(Weight(100), 10), "memory.max": "67108864",
+	})
+	// A resize loosens and tightens what is there.
+	if err := m.SetPod(ctx, "u-2", corev1.PodQOSBurstable, Resources{CPUShares: 2048, CPUQuota: 50000, MemoryLimit: -1, PidsLimit: -1}); err != nil {
+		t.Fatal(err)
+	}
+	inForce(t, m, m.PodParent("u-2", corev1.PodQOSBurstable), map[string]string{
+		"cpu.shares": "2048", "cpu.cfs_quota_us": "50000", "pids.max": "max", "cpu.weight": strconv.FormatUint(Weight(2048), 10), "cpu.max": "50000 100000", "memory.max": "max",
+	})
+	if err := errors.Join(m.LimitRoot(ctx, Resources{CPUShares: 1024, MemoryLimit: 1 << 30}), m.SetQOS(ctx, corev1.PodQOSBurstable, Resources{CPUShares: 512})); err != nil {
+		t.Fatal(err)
+	}
+	inForce(t, m, m.tier(""), map[string]string{"cpu.shares": "1024", "memory.limit_in_bytes": "1073741824", "cpu.weight": "100", "memory.max": "1073741824"})
+	inForce(t, m, m.tier(corev1.PodQOSBurstable), map[string]string{"cpu.shares": "512", "cpu.weight": strconv.FormatUint(Weight(512), 10)})
+	if s, err := m.RootStats(); err != nil || s.MemoryLimit != 1<<30 {
+		t.Errorf("all pods: %+v, %v", s, err)
+	}
+	if err := m.LimitExisting(ctx, "/nobody-has-made-this", Resources{CPUShares: 2}); err == nil {
+		t.Error("a cgroup that is not there was limited")
+	}
+	lingers := exec.Command("sleep", "3600")
+	if err := lingers.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- lingers.Wait() }()
+	join(t, m, m.PodParent("u-2", corev1.PodQOSBurstable), lingers.Process.Pid)
 	for range 2 {
 		if err := m.RemovePod(ctx, "u-2"); err != nil {
 			t.Error(err)
@@ -114,5 +148,58 @@ func TestTheTreeOfTheMachine(t *testing.T) {
 	}
 	if pods, _ := m.Pods(); slices.Contains(pods, "u-2") {
 		t.Error("the pod is still there")
+	}
+	if err := <-ended; err == nil {
+		t.Error("what ran in the pod ended by itself")
+	}
+}
+
+// inForce checks the files that this machine's version of cgroups has.
+func inForce(t *testing.T, m *Manager, name string, want map[string]string) {
+	t.Helper()
+	checked := 0
+	for _, dir := range directories(m, name) {
+		for file, value := range want {
+			data, err := os.ReadFile(filepath.Join(dir, file))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			checked++
+			if got := strings.TrimSpace(string(data)); err != nil || got != value {
+				t.Errorf("%s: %s is %q, want %q (%v)", name, file, got, value, err)
+			}
+		}
+	}
+	if checked == 0 {
+		t.Errorf("%s has none of the files", name)
+	}
+}
+
+// directories are where a cgroup is in the file system: one for each mount.
+func directories(m *Manager, name string) []string {
+	if v1, is := m.tree.(treeV1); is {
+		var dirs []string
+		_ = v1.each(func(mount string) error { dirs = append(dirs, filepath.Join(mount, m.path(name))); return nil })
+		return dirs
+	}
+	return []string{filepath.Join(mountPoint, m.path(name))}
+}
+
+// join moves a process into a cgroup, or below it where processes may only be in leaves.
+func join(t *testing.T, m *Manager, name string, pid int) {
+	t.Helper()
+	for _, dir := range directories(m, name) {
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		if m.Unified() {
+			dir = filepath.Join(dir, "container")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := writeFile(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -17,11 +17,28 @@ import (
 type systemd struct {
 	unified bool
 
+	// dial connects to systemd; nil: by its private socket.
+	dial func(ctx context.Context) (units, error)
+
 	mu   sync.Mutex // guards conn
-	conn *systemddbus.Conn
+	conn units
 }
 
-func (s *systemd) connect(ctx context.Context) (*systemddbus.Conn, error) {
+// units is what is asked of systemd.
+type units interface {
+	StartTransientUnitContext(ctx context.Context, name, mode string, properties []systemddbus.Property, done chan<- string) (int, error)
+	SetUnitPropertiesContext(ctx context.Context, name string, runtime bool, properties ...systemddbus.Property) error
+	StopUnitContext(ctx context.Context, name, mode string, done chan<- string) (int, error)
+	ResetFailedUnitContext(ctx context.Context, name string) error
+	Connected() bool
+	Close()
+}
+
+func dialSystemd(ctx context.Context) (units, error) {
+	return systemddbus.NewSystemdConnectionContext(ctx)
+}
+
+func (s *systemd) connect(ctx context.Context) (units, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != nil && s.conn.Connected() {
@@ -30,7 +47,11 @@ func (s *systemd) connect(ctx context.Context) (*systemddbus.Conn, error) {
 	if s.conn != nil {
 		s.conn.Close()
 	}
-	conn, err := systemddbus.NewSystemdConnectionContext(context.WithoutCancel(ctx))
+	dial := s.dial
+	if dial == nil {
+		dial = dialSystemd
+	}
+	conn, err := dial(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("connect to systemd: %w", err)
 	}
