@@ -6,6 +6,7 @@ godebug default=go1.26
 
 require (
 	github.com/cavaliergopher/cpio v1.0.1
+	github.com/container-storage-interface/spec v1.13.0
 	github.com/containerd/cgroups/v3 v3.1.3
 	github.com/containerd/containerd/v2 v2.4.2
 	github.com/containernetworking/cni v1.3.1

@@ -25,6 +25,7 @@ import (
 	"github.com/skiff-run/skiff/agent/admission"
 	"github.com/skiff-run/skiff/agent/allocation"
 	"github.com/skiff-run/skiff/agent/criconfig"
+	"github.com/skiff-run/skiff/agent/csi"
 	"github.com/skiff-run/skiff/agent/devices"
 	"github.com/skiff-run/skiff/agent/eviction"
 	"github.com/skiff-run/skiff/agent/hook"
@@ -177,8 +178,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	var ending *shutdown.Manager
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
+	drivers := &csi.Registry{Client: a.Client, Node: a.NodeName, Dir: filepath.Join(a.Settings.RootDir, "plugins_registry"), Logger: a.Logger}
 	volumes := volume.New(volume.Config{
-		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Claims: claims{a.Client, nodes}, ImageMounts: a.Runtime, TrustBundles: objects.NewTrustBundles(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) }), Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
+		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Claims: claims{a.Client, nodes}, ImageMounts: a.Runtime, CSI: drivers, TrustBundles: objects.NewTrustBundles(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) }), Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
 	})
 	writer := statuswriter.New(a.Client, a.Logger)
 	statuses := &mirrored{Writer: writer}
@@ -237,6 +239,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	background(used.Run)
 	background(ending.Run)
 	background(peers.Run)
+	background(drivers.Run)
 	if dir := a.Settings.LocalVolumesDir; dir != "" {
 		background((&localvolume.Keeper{Client: a.Client, Node: a.NodeName, Dir: dir, Logger: a.Logger}).Run)
 	}

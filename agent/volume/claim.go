@@ -3,9 +3,11 @@ package volume
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/component-helpers/storage/ephemeral"
 	volumehelper "k8s.io/component-helpers/storage/volume"
 )
@@ -14,6 +16,11 @@ import (
 type Claims interface {
 	Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error)
 	PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error)
+	// CSIDriver returns what the API says of a driver, nil when it says nothing.
+	CSIDriver(ctx context.Context, name string) (*storagev1.CSIDriver, error)
+	Attachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error)
+	// VolumeSecret reads a Secret that a volume names.
+	VolumeSecret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 	// Node returns this node's object, nil before it is known.
 	Node() *v1.Node
 }
@@ -32,7 +39,7 @@ func (r *request) setUpClaim(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	if kept != nil && kept.Path != "" && r.inPlace(kept) {
+	if kept != nil && kept.Path != "" && (kept.CSI == nil || !kept.CSI.Republish) && r.inPlace(kept) {
 		// A pod that runs needs no API.
 		return time.Time{}, nil
 	}
@@ -47,12 +54,23 @@ func (r *request) setUpClaim(ctx context.Context) (time.Time, error) {
 	}
 	unlock := r.lock(volume.Name)
 	defer unlock()
-	p := &persistent{request: r, pv: volume, readOnly: readOnly}
+	if slices.Contains(volume.Spec.AccessModes, v1.ReadWriteOncePod) {
+		others, err := r.sharers(r.pod.UID, volume.Name)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if len(others) > 0 {
+			return time.Time{}, fmt.Errorf("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+		}
+	}
+	p := &persistent{request: r, pv: volume, readOnly: readOnly, kept: kept}
 	switch {
 	case volume.Spec.HostPath != nil:
 		return time.Time{}, p.hostPath()
 	case volume.Spec.Local != nil:
 		return time.Time{}, p.local()
+	case volume.Spec.CSI != nil:
+		return p.csi(ctx)
 	}
 	return time.Time{}, fmt.Errorf("no volume plugin matched")
 }

@@ -19,6 +19,8 @@ type persistent struct {
 	*request
 	pv       *v1.PersistentVolume
 	readOnly bool
+	// kept is the record of an earlier time, or nil.
+	kept *record
 }
 
 // hostPath is a path of the node, as it is.

@@ -43,6 +43,8 @@ type Config struct {
 	Tokens  Tokens
 	// Claims is nil where there is no API: claims are refused then.
 	Claims Claims
+	// CSI is nil where no driver can register: what one mounted is unmounted without it.
+	CSI CSI
 	// ImageMounts is nil where there is no runtime.
 	ImageMounts ImageMounts
 	// TrustBundles is nil where there is no API.
@@ -81,7 +83,7 @@ type kind struct {
 
 // kinds lists every supported volume type.
 func kinds() []kind {
-	return []kind{emptyDirKind(), configMapKind(), secretKind(), downwardKind(), projectedKind(), hostPathKind(), claimKind(), imageKind()}
+	return []kind{emptyDirKind(), configMapKind(), secretKind(), downwardKind(), projectedKind(), hostPathKind(), claimKind(), csiKind(), imageKind()}
 }
 
 func kindOf(v *v1.Volume) (kind, bool) {

@@ -21,6 +21,8 @@ type record struct {
 	// claim.
 	Volume           string
 	PersistentVolume string `json:",omitempty"`
+	// CSI is how a driver knows the volume.
+	CSI *csiRecord `json:",omitempty"`
 	// Image is the runtime's name for the mount of an image.
 	Image string `json:",omitempty"`
 	// Path is what containers mount, empty until it is known.
@@ -29,6 +31,16 @@ type record struct {
 	Block bool `json:",omitempty"`
 	// Staged is the mount that all pods of this node share, if there is one.
 	Staged string `json:",omitempty"`
+}
+
+// csiRecord is how a driver knows a volume. It holds no secret.
+type csiRecord struct {
+	Driver, Handle string
+	// Published: the driver was asked to show the volume at Target, and may have done it.
+	Published bool
+	Target    string `json:",omitempty"`
+	// Republish: the driver wants to be asked again and again.
+	Republish bool `json:",omitempty"`
 }
 
 func (m *Manager) recordDir(uid types.UID) string { return filepath.Join(m.PodDir(uid), "claims") }

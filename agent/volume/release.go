@@ -51,8 +51,17 @@ func (m *Manager) release(ctx context.Context, uid types.UID) error {
 }
 
 func (m *Manager) releaseOne(ctx context.Context, uid types.UID, r *record) error {
-	defer m.lock(r.PersistentVolume)()
-	if r.Path != "" && m.below(r.Path) {
+	name := r.PersistentVolume
+	if name == "" {
+		name = string(uid) + "/" + r.Volume
+	}
+	defer m.lock(name)()
+	if r.CSI != nil && r.CSI.Published {
+		if err := m.unpublish(ctx, r); err != nil {
+			return fmt.Errorf("unpublish volume %q: %w", r.Volume, err)
+		}
+	}
+	if r.Path != "" && m.below(r.Path) && r.CSI == nil {
 		if err := m.unmount(r.Path); err != nil {
 			return err
 		}
@@ -68,8 +77,8 @@ func (m *Manager) releaseOne(ctx context.Context, uid types.UID, r *record) erro
 			return err
 		}
 		if len(others) == 0 {
-			if err := m.unstage(r); err != nil {
-				return err
+			if err := m.unstage(ctx, r); err != nil {
+				return fmt.Errorf("unstage volume %q: %w", r.PersistentVolume, err)
 			}
 		}
 	}
@@ -77,7 +86,10 @@ func (m *Manager) releaseOne(ctx context.Context, uid types.UID, r *record) erro
 }
 
 // unstage ends the mount that all pods of this node shared.
-func (m *Manager) unstage(r *record) error {
+func (m *Manager) unstage(ctx context.Context, r *record) error {
+	if r.CSI != nil {
+		return m.unstageCSI(ctx, r)
+	}
 	if err := m.unmount(r.Staged); err != nil {
 		return err
 	}
