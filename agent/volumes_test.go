@@ -154,7 +154,7 @@ func TestEveryKindOfVolume(t *testing.T) {
 		}
 	})
 	t.Run("an image is mounted, whole and in part, and none of it runs", func(t *testing.T) {
-		if out := run("cat /part/passwd"); out != "root:x:0:0:root:/:/bin/sh" {
+		if out := run("cat /part/passwd"); !strings.HasPrefix(out, "root:x:0:0:root:/:/bin/sh") {
 			t.Errorf("part: %q", out)
 		}
 		if out := run("touch /image/x"); !strings.Contains(out, "Read-only file system") {
