@@ -21,7 +21,7 @@ import (
 // images makes what pulls and removes images.
 func (a *Agent) images(events event.Recorder, node *v1.ObjectReference) (*image.Puller, *image.Collector, error) {
 	s := a.Settings
-	keyring := &image.Keyring{Files: image.NodeFiles(s.RootDir)}
+	keyring := &image.Keyring{Files: image.NodeFiles(s.RootDir), Logger: a.Logger}
 	if s.ImageCredentialProviderConfig != "" {
 		var err error
 		if keyring.Providers, err = image.LoadProviders(s.ImageCredentialProviderConfig, s.ImageCredentialProviderBinDir, accounts{tokens{a.Client}}, a.Logger); err != nil {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -136,5 +139,22 @@ func TestExcess(t *testing.T) {
 		if got := Excess(test.capacity, test.available, Policy{High: 85, Low: 80}); got != test.want {
 			t.Errorf("%d of %d available: %d to free, want %d", test.available, test.capacity, got, test.want)
 		}
+	}
+}
+
+func TestTheNodesOwnCredentialsComeAfterThePods(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.json"), filepath.Join(dir, "bad.json")
+	for file, text := range map[string]string{good: `{"auths":{"reg.example.com":{"username":"node"}}}`, bad: "no JSON"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k := &Keyring{Files: []string{bad, filepath.Join(dir, "none.json"), good}, Logger: slog.New(slog.DiscardHandler)}
+	secret := &v1.Secret{Type: v1.SecretTypeDockercfg, Data: map[string][]byte{v1.DockerConfigKey: []byte(`{"reg.example.com":{"username":"pod"}}`)}}
+	list, err := k.Lookup(t.Context(), &v1.Pod{}, []*v1.Secret{secret}, "reg.example.com/app")
+	if err != nil || len(list) != 2 || list[0].Auth.GetUsername() != "pod" || list[0].Secret == nil || list[1].Auth.GetUsername() != "node" || list[1].Secret != nil {
+		t.Errorf("credentials %+v, %v", list, err)
 	}
 }

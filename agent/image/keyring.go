@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -60,6 +61,8 @@ type Keyring struct {
 	// Files are docker configurations of the node; those that do not exist are none.
 	Files     []string
 	Providers *Providers // nil: none
+	// Logger is told of files that cannot be read; they are none.
+	Logger *slog.Logger
 }
 
 // NodeFiles are the docker configurations that every pod of a node may use.
@@ -88,7 +91,7 @@ func (k *Keyring) Lookup(ctx context.Context, pod *v1.Pod, secrets []*v1.Secret,
 	for _, file := range k.Files {
 		entries, err := readEntries(file)
 		if err != nil {
-			return nil, err
+			k.Logger.Warn("a file of credentials is left out", "image", image, "error", err)
 		}
 		node = append(node, matching(entries, domain, repository)...)
 	}
