@@ -204,7 +204,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		Probes: probes, Hooks: hook.NewRunner(a.Runtime, events), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
-			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, ClusterDomain: a.Settings.ClusterDomain,
+			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, RecursiveReadOnly: spec.RecursiveReadOnly(), ClusterDomain: a.Settings.ClusterDomain,
 			Resolver: resolver, Limits: policy, CgroupParent: a.Host.CgroupParent,
 		},
 		Allocations: allocations,
@@ -341,7 +341,7 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Col
 // admissionNode is the node as pods are judged by.
 func (a *Agent) admissionNode(nodes *node.Manager) admission.Node {
 	return admission.Node{
-		Object: nodes.Object(), Allocatable: a.facts.Allocatable(), UnsafeSysctls: a.Settings.AllowedUnsafeSysctls, AppArmor: spec.AppArmor(),
+		Object: nodes.Object(), Allocatable: a.facts.Allocatable(), UnsafeSysctls: a.Settings.AllowedUnsafeSysctls, AppArmor: spec.AppArmor(), SELinux: spec.SELinux(),
 	}
 }
 

@@ -61,6 +61,8 @@ func newMachine(t *testing.T) *machine {
 			t.Errorf("something is left mounted: %v", err)
 		}
 	})
+	// As the folders of a real node: users of pods pass through.
+	must(t, os.Chmod(dir, 0o711))
 	m := &machine{T: t, dir: dir, client: fake.NewClientset()}
 	m.reviews = reviews(t)
 	socket := startContainerd(t, dir)

@@ -271,7 +271,7 @@ var containerScenes = []scene{
 		must(m, os.Mkdir(filepath.Join(dir, "fromhost"), 0o755))
 		must(m, os.Mkdir(filepath.Join(dir, "frompod"), 0o755))
 		m.run("mounts", v1.RestartPolicyNever, []v1.Container{
-			script("slave", "until [ -e /s/fromhost/seen ]; do usleep 20000; done; touch /s/below/slave-done; mount | grep -c ' /s/frompod '"),
+			script("slave", "until [ -e /s/fromhost/seen ]; do usleep 20000; done; mount | grep -c ' /s/frompod '; touch /s/below/slave-done"),
 			script("both", "mount -t tmpfs x /s/frompod && touch /s/frompod/here && until [ -e /s/below/go ]; do usleep 20000; done; umount /s/frompod", func(c *v1.Container) {
 				c.SecurityContext = &v1.SecurityContext{Privileged: ref(true)}
 			}),

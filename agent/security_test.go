@@ -132,6 +132,9 @@ var securityScenes = []scene{
 		reason, message := m.refused("apparmor")
 		m.expect(reason+" "+message, "AppArmor Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host")
 	}},
+	{"users of its own", func(m *machine) {
+		m.expect(m.output("hostusers", "cut -c1-12 /proc/self/uid_map | tr -d ' '; id -u; echo x > /s/x; stat -c %u /s/x /s; touch /etc/hosts && echo mine", with(scratch, func(s *v1.PodSpec) { s.HostUsers = ref(false) })), "0\n0\n0\n0\nmine")
+	}},
 	{"SELinux options where the kernel has none", func(m *machine) {
 		if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
 			m.Skip("this kernel enforces SELinux")

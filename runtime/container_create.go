@@ -95,9 +95,11 @@ func (r *Runtime) create(ctx context.Context, s *sandbox, config *runtimeapi.Con
 	}
 	record, err := r.record(ctx, c, input)
 	if err != nil {
+		r.unmap(s, id)
 		return nil, err
 	}
 	if _, err := r.client.ContainerService().Create(ctx, record); err != nil {
+		r.unmap(s, id)
 		return nil, fmt.Errorf("record in containerd: %w", err)
 	}
 	if c.mounts, err = r.prepare(ctx, id, image); err == nil && !known {
@@ -111,6 +113,7 @@ func (r *Runtime) create(ctx context.Context, s *sandbox, config *runtimeapi.Con
 		}
 	}
 	if err != nil {
+		r.unmap(s, id)
 		return nil, errors.Join(err, r.removeRecord(ctx, id))
 	}
 	return c, nil
@@ -133,7 +136,7 @@ func (r *Runtime) specInput(ctx context.Context, s *sandbox, id string, config *
 	}
 	input := spec.Input{
 		ID: id, SandboxID: s.id, Container: config, Pod: s.config, Name: name,
-		Net: r.pin(s, namespace.Net), IPC: r.pin(s, namespace.IPC), UTS: r.pin(s, namespace.UTS),
+		Net: r.pin(s, namespace.Net), IPC: r.pin(s, namespace.IPC), UTS: r.pin(s, namespace.UTS), UserNS: r.pin(s, namespace.User), Users: s.users,
 		Hostname: filepath.Join(dir, hostnameTxt), Hosts: filepath.Join(dir, hostsTxt), Resolv: filepath.Join(dir, resolvTxt),
 		Shm: filepath.Join(dir, shmName), Machine: r.machine,
 		CgroupsPath: r.cgroups.ContainerPath(s.config.GetLinux().GetCgroupParent(), id),
@@ -177,6 +180,9 @@ func (r *Runtime) specInput(ctx context.Context, s *sandbox, id string, config *
 func (r *Runtime) record(ctx context.Context, c *container, input spec.Input) (containers.Container, error) {
 	s, err := spec.Generate(ctx, input)
 	if err != nil {
+		return containers.Container{}, err
+	}
+	if err := r.mapMounts(c.sandbox, c.id, s); err != nil {
 		return containers.Container{}, err
 	}
 	any, err := marshalSpec(s)

@@ -74,6 +74,11 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	// Once the task is made it has what was mapped for it.
+	defer r.unmap(c.sandbox, c.id)
+	if mounts, err = r.mapRoot(c.sandbox, c.id, mounts); err != nil {
+		return err
+	}
 	request := r.taskRequest(c, mounts)
 	if err := r.createTask(ctx, c.sandbox, request); err != nil {
 		return fmt.Errorf("failed to create containerd task: %w", err)

@@ -136,6 +136,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, containerID string) error
 		}
 	}
 	r.closePump(c)
+	r.unmap(c.sandbox, c.id)
 	r.mu.Lock()
 	_, known := r.containers[c.id]
 	delete(r.containers, c.id)

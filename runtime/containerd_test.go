@@ -119,6 +119,10 @@ func startContainerd(t testing.TB, bin string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// As the folders of a real containerd: users of pods pass through.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
 	d := &daemon{t: t, dir: dir, bin: bin}
 	t.Cleanup(d.remove)
 	config := fmt.Sprintf(`version = 2

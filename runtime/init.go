@@ -20,16 +20,16 @@ import (
 // is a container of its own, without an image, so that it is confined like one and
 // outlives us.
 func (r *Runtime) startInit(ctx context.Context, s *sandbox) error {
-	if err := podinit.Install(r.initRoot(), goruntime.GOARCH); err != nil {
+	if err := podinit.Install(r.initRoot(s), goruntime.GOARCH); err != nil {
 		return err
 	}
 	id := s.initID()
 	in := spec.Input{
 		ID: id, SandboxID: s.id, Pod: s.config, Container: &runtimeapi.ContainerConfig{}, Machine: r.machine,
-		Net: r.pin(s, namespace.Net), IPC: r.pin(s, namespace.IPC), UTS: r.pin(s, namespace.UTS),
+		Net: r.pin(s, namespace.Net), IPC: r.pin(s, namespace.IPC), UTS: r.pin(s, namespace.UTS), UserNS: r.pin(s, namespace.User), Users: s.users,
 		CgroupsPath: r.cgroups.ContainerPath(s.config.GetLinux().GetCgroupParent(), id),
 	}
-	generated, err := spec.Infra(ctx, in, r.initRoot(), "/"+podinit.Program)
+	generated, err := spec.Infra(ctx, in, r.initRoot(s), "/"+podinit.Program)
 	if err != nil {
 		return err
 	}

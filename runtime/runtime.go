@@ -19,6 +19,7 @@ import (
 	"github.com/skiff-run/skiff/runtime/cgroup"
 	"github.com/skiff-run/skiff/runtime/images"
 	"github.com/skiff-run/skiff/runtime/logs"
+	"github.com/skiff-run/skiff/runtime/namespace"
 	"github.com/skiff-run/skiff/runtime/network"
 	"github.com/skiff-run/skiff/runtime/spec"
 )
@@ -46,7 +47,8 @@ type Runtime struct {
 	mu         sync.RWMutex // guards what follows
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
-	connected  bool // the event stream stands
+	userRanges map[string]namespace.Mapping // of the sandboxes with users of their own, by sandbox
+	connected  bool                         // the event stream stands
 	version    string
 }
 
@@ -57,7 +59,7 @@ func New(ctx context.Context, o Options) (*Runtime, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	r := &Runtime{options: o, logger: o.Logger, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}}
+	r := &Runtime{options: o, logger: o.Logger, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, userRanges: map[string]namespace.Mapping{}}
 	r.life, r.stop = context.WithCancel(context.Background())
 	r.users.init()
 	r.events.init()
@@ -196,7 +198,7 @@ func (r *Runtime) Status(_ context.Context, _ bool) (*runtimeapi.StatusResponse,
 		handlers = append(handlers, &runtimeapi.RuntimeHandler{Name: name})
 	}
 	for _, h := range handlers {
-		h.Features = &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}
+		h.Features = &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: r.machine.RecursiveReadOnly, UserNamespaces: r.usersSupported() == nil}
 	}
 	return &runtimeapi.StatusResponse{
 		Status:          &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{runtime, net}},
@@ -250,7 +252,7 @@ func cleanMachine(ctx context.Context, o Options) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up machine: %w", err) // a folder may hold a mount
 	}
-	for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot(), r.accounts()} {
+	for _, dir := range []string{r.sandboxRecords(), r.sandboxRuns(), r.pipes(""), r.execPipes(""), r.initRoot(nil), r.accounts()} {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
@@ -283,7 +285,14 @@ func (r *Runtime) execPipes(execID string) string {
 	return filepath.Join(r.options.RunDir, "exec", execID)
 }
 
-func (r *Runtime) initRoot() string { return filepath.Join(r.options.StateDir, "podinit") }
+// initRoot is the root of a pod's init process. One with users of its own has a
+// folder they can reach.
+func (r *Runtime) initRoot(s *sandbox) string {
+	if s != nil && s.users != nil {
+		return filepath.Join(r.sandboxRun(s.id), "init")
+	}
+	return filepath.Join(r.options.StateDir, "podinit")
+}
 
 // accounts is where an image is mounted, privately, to look up a user.
 func (r *Runtime) accounts() string { return filepath.Join(r.options.RunDir, "accounts") }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -465,6 +466,66 @@ var scenarios = []scenario{
 			if got := h.exec(id, "ls", "-l", "/proc/self/ns/"+ns); !strings.Contains(got, want) {
 				h.Errorf("%s: %s is not %s", ns, got, want)
 			}
+		}
+	}},
+	{"a pod may have users of its own", func(h *harness) {
+		own := func(o *runtimeapi.NamespaceOption) {
+			o.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
+		}
+		pod, config := h.runPod(func(c *runtimeapi.PodSandboxConfig) {
+			own(c.Linux.SecurityContext.NamespaceOptions)
+			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_local_port_range": "2000 3000"}
+		})
+		dir := h.TempDir()
+		h.must(os.Chmod(dir, 0o750))
+		h.must(os.WriteFile(filepath.Join(dir, "given"), []byte("text"), 0o600))
+		id := h.start(pod, config, h.containerConfig("main", "sleep 1000", func(c *runtimeapi.ContainerConfig) {
+			c.Mounts = []*runtimeapi.Mount{{ContainerPath: "/data", HostPath: dir}}
+		}))
+		// Outside it is nobody special.
+		status, err := os.ReadFile("/proc/" + pidOf(h, id) + "/status")
+		h.must(err)
+		uid := ""
+		for line := range strings.Lines(string(status)) {
+			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Uid:" {
+				uid = fields[1]
+			}
+		}
+		if uid == "0" || !strings.Contains(h.exec(id, "cat", "/proc/self/uid_map"), uid) {
+			h.Errorf("outside its user is %q, inside it says %q", uid, h.exec(id, "cat", "/proc/self/uid_map"))
+		}
+		h.expect(h.exec(id, "sh", "-c", "id -u; hostname; cat /proc/sys/net/ipv4/ip_local_port_range; stat -c '%u %g' / /bin/busybox /data /data/given /etc/hosts /dev/shm; cat /data/given; echo more > /data/made && touch /root/x /dev/shm/x && stat -c %u /root/x"),
+			"0\npod1\n2000\t3000\n0 0\n0 0\n0 0\n0 0\n0 0\n0 0\ntext0")
+		info, err := os.Stat(filepath.Join(dir, "made"))
+		h.must(err)
+		if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
+			h.Errorf("on the disk the file belongs to %d", owner.Uid)
+		}
+		h.expect(h.output(pod, config, "user", "id -u; stat -c %u /bin/busybox", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: 1000}
+		}), "1000\n0")
+		// Another pod has other users, also after a restart of this process.
+		h.must(h.rt.Close())
+		h.open()
+		other, otherConfig := h.runPod(func(c *runtimeapi.PodSandboxConfig) { own(c.Linux.SecurityContext.NamespaceOptions) })
+		if got := h.output(other, otherConfig, "main", "cat /proc/self/uid_map"); len(strings.Fields(got)) != 3 || strings.Fields(got)[1] == uid {
+			h.Errorf("two pods have the same users: %s", got)
+		}
+		h.expect(h.output(pod, config, "again", "id -u"), "0")
+		shared, sharedConfig := h.runPod(func(c *runtimeapi.PodSandboxConfig) {
+			own(c.Linux.SecurityContext.NamespaceOptions)
+			c.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+		})
+		if got := h.output(shared, sharedConfig, "main", "ps", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+		}); !strings.Contains(got, "/init") {
+			h.Errorf("processes: %s", got)
+		}
+		if _, err := h.rt.RunPodSandbox(h.ctx(), h.sandboxConfig(func(c *runtimeapi.PodSandboxConfig) {
+			own(c.Linux.SecurityContext.NamespaceOptions)
+			c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
+		}), ""); err == nil || !strings.Contains(err.Error(), "hostUsers") {
+			h.Errorf("with the node's network: %v", err)
 		}
 	}},
 	{"kernel settings are the pod's own", func(h *harness) {

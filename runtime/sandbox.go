@@ -32,7 +32,8 @@ type sandbox struct {
 	config    *runtimeapi.PodSandboxConfig // never changed
 	handler   string
 	createdAt time.Time
-	addresses []netip.Addr // never changed once the sandbox is published
+	addresses []netip.Addr       // never changed once the sandbox is published
+	users     *namespace.Mapping // of its own user namespace, nil without; never changed
 
 	op sync.Mutex // held while the sandbox is stopped or removed
 
@@ -55,8 +56,10 @@ type sandboxRecord struct {
 	Handler   string          `json:"handler,omitempty"`
 	CreatedAt time.Time       `json:"createdAt"`
 	Addresses []netip.Addr    `json:"addresses,omitempty"`
-	BootID    string          `json:"bootID"`
-	Stopped   bool            `json:"stopped,omitempty"`
+	// Users of a user namespace of its own.
+	Users   *namespace.Mapping `json:"users,omitempty"`
+	BootID  string             `json:"bootID"`
+	Stopped bool               `json:"stopped,omitempty"`
 }
 
 func newID() (string, error) {
@@ -103,6 +106,9 @@ func (s *sandbox) kinds() []namespace.Kind {
 	if !s.hostIPC() {
 		kinds = append(kinds, namespace.IPC)
 	}
+	if s.users != nil {
+		kinds = append(kinds, namespace.User)
+	}
 	return kinds
 }
 
@@ -142,7 +148,7 @@ func (r *Runtime) writeRecord(s *sandbox, stopped bool) error {
 		return fmt.Errorf("record of pod sandbox %s: %w", s.id, err)
 	}
 	content, err := json.Marshal(sandboxRecord{
-		ID: s.id, Config: config, Handler: s.handler, CreatedAt: s.createdAt, Addresses: s.addresses, BootID: r.bootID, Stopped: stopped,
+		ID: s.id, Config: config, Handler: s.handler, CreatedAt: s.createdAt, Addresses: s.addresses, Users: s.users, BootID: r.bootID, Stopped: stopped,
 	})
 	if err != nil {
 		return fmt.Errorf("record of pod sandbox %s: %w", s.id, err)
@@ -192,6 +198,9 @@ func (r *Runtime) readRecords() error {
 			continue
 		}
 		r.sandboxes[s.id] = s
+		if s.users != nil {
+			r.userRanges[s.id] = *s.users
+		}
 	}
 	return nil
 }
@@ -212,7 +221,7 @@ func (r *Runtime) readRecord(path string) (*sandbox, error) {
 	if record.ID+".json" != filepath.Base(path) {
 		return nil, fmt.Errorf("record is of sandbox %q", record.ID)
 	}
-	s := &sandbox{id: record.ID, config: config, handler: record.Handler, createdAt: record.CreatedAt, addresses: record.Addresses}
+	s := &sandbox{id: record.ID, config: config, handler: record.Handler, createdAt: record.CreatedAt, addresses: record.Addresses, users: record.Users}
 	s.ready = !record.Stopped && record.BootID == r.bootID
 	for _, kind := range s.kinds() {
 		s.ready = s.ready && namespace.Pinned(namespace.Path(r.sandboxRun(s.id), kind))

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/skiff-run/skiff/runtime/namespace"
 	"github.com/skiff-run/skiff/runtime/network"
+	"github.com/skiff-run/skiff/runtime/podinit"
 )
 
 // RunPodSandbox makes the namespaces, network and files of a pod and returns the sandbox's ID.
@@ -30,10 +32,15 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 		return "", err
 	}
 	s := &sandbox{id: id, config: config, handler: runtimeHandler, createdAt: time.Now()}
+	if err := r.reserveUsers(s); err != nil {
+		return "", err
+	}
 	ctx, cancel := detach(ctx)
 	defer cancel()
 	if err := r.build(ctx, s); err != nil {
-		return "", errors.Join(err, r.tearDown(ctx, s), r.forget(s))
+		err = errors.Join(err, r.tearDown(ctx, s), r.forget(s))
+		r.releaseUsers(s)
+		return "", err
 	}
 	s.ready = true
 	r.mu.Lock()
@@ -52,10 +59,6 @@ func checkSandbox(config *runtimeapi.PodSandboxConfig) error {
 				return fmt.Errorf("pod sandbox: hostIP of port %d: %w", p.GetHostPort(), err)
 			}
 		}
-	}
-	if config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD &&
-		config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions() != nil {
-		return errors.New("pod sandbox: user namespaces (hostUsers: false) are not supported by this runtime")
 	}
 	for name := range config.GetLinux().GetSysctls() {
 		namespaces := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
@@ -79,6 +82,12 @@ func (r *Runtime) build(ctx context.Context, s *sandbox) error {
 		o := namespace.Options{Dir: dir, Kinds: kinds, Hostname: s.config.GetHostname(), Sysctls: s.config.GetLinux().GetSysctls()}
 		if !s.hostNetwork() {
 			o.Inside = network.BringUpLoopback
+		}
+		if s.users != nil {
+			o.Users, o.Holder = *s.users, filepath.Join(r.initRoot(s), podinit.Program)
+			if err := podinit.Install(r.initRoot(s), goruntime.GOARCH); err != nil {
+				return err
+			}
 		}
 		if err := namespace.Create(o); err != nil {
 			return fmt.Errorf("namespaces of pod sandbox: %w", err)
@@ -137,7 +146,11 @@ func (r *Runtime) writeFiles(s *sandbox) error {
 	if err := os.Mkdir(shm, 0o700); err != nil {
 		return fmt.Errorf("shared memory of pod sandbox: %w", err)
 	}
-	if err := unix.Mount("shm", shm, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, shmOptions); err != nil {
+	options := shmOptions
+	if s.users != nil {
+		options += fmt.Sprintf(",uid=%d,gid=%d", s.users.HostID, s.users.HostID)
+	}
+	if err := unix.Mount("shm", shm, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mount shared memory of pod sandbox: %w", err)
 	}
 	return nil
@@ -219,7 +232,7 @@ func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 // removeRun takes down the pins and mounts of a sandbox, with their folder.
 func (r *Runtime) removeRun(id string) error {
 	dir := r.sandboxRun(id)
-	if err := errors.Join(namespace.Remove(dir), namespace.Unmount(filepath.Join(dir, shmName))); err != nil {
+	if err := errors.Join(namespace.Remove(dir), namespace.Unmount(filepath.Join(dir, shmName)), removeMapped(filepath.Join(dir, mappedName))); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -252,6 +265,7 @@ func (r *Runtime) RemovePodSandbox(ctx context.Context, podSandboxID string) err
 	r.mu.Lock()
 	delete(r.sandboxes, s.id)
 	r.mu.Unlock()
+	r.releaseUsers(s)
 	return nil
 }
 

@@ -27,6 +27,8 @@ type Node struct {
 	UnsafeSysctls []string
 	// AppArmor says whether the kernel enforces profiles.
 	AppArmor bool
+	// SELinux says whether the kernel labels processes.
+	SELinux bool
 }
 
 // Admit reports whether the pod may run beside the active ones.
@@ -39,6 +41,7 @@ func Admit(pod *v1.Pod, active []*v1.Pod, node Node) (reason, message string, ok
 		func() (string, string) { return ports(pod, active) },
 		func() (string, string) { return fit(pod, active, node) },
 		func() (string, string) { return appArmor(pod, node) },
+		func() (string, string) { return selinux(pod, node) },
 	} {
 		if reason, message := check(); reason != "" {
 			return reason, message, false

@@ -27,7 +27,7 @@ func port(number int32, ip string) func(*v1.Pod) {
 
 func TestAdmit(t *testing.T) {
 	t.Parallel()
-	node := Node{Object: &v1.Node{}, Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("2")}, UnsafeSysctls: []string{"net.core.*", "kernel.msgmax"}}
+	node := Node{Object: &v1.Node{}, Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("2")}, UnsafeSysctls: []string{"net.core.*", "kernel.msgmax"}, SELinux: true}
 	node.Object.Labels = map[string]string{"zone": "a"}
 	node.Object.Status.Allocatable = v1.ResourceList{"example.com/gpu": resource.MustParse("1")}
 	gpus := func(name v1.ResourceName, amount string) func(*v1.Pod) {
@@ -74,6 +74,9 @@ func TestAdmit(t *testing.T) {
 		"AppArmor where there is none": {podWith(both(func(p *v1.Pod) {
 			p.Spec.SecurityContext = &v1.PodSecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}}
 		})), nil, "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"},
+		"a label where there are labels": {podWith(both(func(p *v1.Pod) {
+			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{SELinuxOptions: &v1.SELinuxOptions{Type: "spc_t"}}
+		})), nil, "SELinux", "Cannot apply seLinuxOptions: this node's containers are not labelled"},
 		"no AppArmor": {pod: podWith(both(func(p *v1.Pod) {
 			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeUnconfined}}
 		}))},

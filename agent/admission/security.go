@@ -71,12 +71,30 @@ func appArmor(pod *v1.Pod, node Node) (string, string) {
 
 func wantsAppArmor(pod *v1.Pod) bool {
 	confines := func(p *v1.AppArmorProfile) bool { return p != nil && p.Type != v1.AppArmorProfileTypeUnconfined }
-	if sc := pod.Spec.SecurityContext; sc != nil && confines(sc.AppArmorProfile) {
-		return true
+	return pod.Spec.SecurityContext != nil && confines(pod.Spec.SecurityContext.AppArmorProfile) ||
+		anyContainer(pod, func(sc *v1.SecurityContext) bool { return confines(sc.AppArmorProfile) })
+}
+
+// selinux refuses a pod that asks for a label of its own where labels are
+// enforced: the runtime sets none, and to go on without one would confine the
+// pod less than its author believes. Where the kernel has no SELinux the options
+// have no effect, as everywhere.
+func selinux(pod *v1.Pod, node Node) (string, string) {
+	if !node.SELinux {
+		return "", ""
 	}
+	asks := func(o *v1.SELinuxOptions) bool { return o != nil && *o != (v1.SELinuxOptions{}) }
+	if pod.Spec.SecurityContext != nil && asks(pod.Spec.SecurityContext.SELinuxOptions) ||
+		anyContainer(pod, func(sc *v1.SecurityContext) bool { return asks(sc.SELinuxOptions) }) {
+		return "SELinux", "Cannot apply seLinuxOptions: this node's containers are not labelled"
+	}
+	return "", ""
+}
+
+func anyContainer(pod *v1.Pod, condition func(*v1.SecurityContext) bool) bool {
 	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
-			if sc := containers[i].SecurityContext; sc != nil && confines(sc.AppArmorProfile) {
+			if sc := containers[i].SecurityContext; sc != nil && condition(sc) {
 				return true
 			}
 		}

@@ -97,10 +97,10 @@ const (
 
 // Mounts lists the bind mounts of a container: its volumes, the managed hosts
 // file and the file for its termination message.
-func Mounts(pod *v1.Pod, spec *v1.Container, volumes Volumes, vars []environ.Var, hostsFile, messageFile string) ([]*runtimeapi.Mount, error) {
+func (n *Node) Mounts(pod *v1.Pod, spec *v1.Container, volumes Volumes, vars []environ.Var, hostsFile, messageFile string) ([]*runtimeapi.Mount, error) {
 	var mounts []*runtimeapi.Mount
 	for i := range spec.VolumeMounts {
-		m, err := volumeMount(pod, spec, i, volumes, vars)
+		m, err := n.volumeMount(pod, spec, i, volumes, vars)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +118,7 @@ func Mounts(pod *v1.Pod, spec *v1.Container, volumes Volumes, vars []environ.Var
 	return mounts, nil
 }
 
-func volumeMount(pod *v1.Pod, spec *v1.Container, index int, volumes Volumes, vars []environ.Var) (*runtimeapi.Mount, error) {
+func (n *Node) volumeMount(pod *v1.Pod, spec *v1.Container, index int, volumes Volumes, vars []environ.Var) (*runtimeapi.Mount, error) {
 	vm := &spec.VolumeMounts[index]
 	path, ok := volumes.Path(pod, vm.Name)
 	if !ok {
@@ -157,10 +157,26 @@ func volumeMount(pod *v1.Pod, spec *v1.Container, index int, volumes Volumes, va
 			m.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 	}
-	if vm.ReadOnly && vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != v1.RecursiveReadOnlyDisabled {
-		m.RecursiveReadOnly = true
+	var err error
+	m.RecursiveReadOnly, err = n.recursiveReadOnly(vm)
+	return m, err
+}
+
+// recursiveReadOnly reports whether the mounts below a volume become read-only with it.
+func (n *Node) recursiveReadOnly(vm *v1.VolumeMount) (bool, error) {
+	if vm.RecursiveReadOnly == nil || *vm.RecursiveReadOnly == v1.RecursiveReadOnlyDisabled {
+		return false, nil
 	}
-	return m, nil
+	if !vm.ReadOnly {
+		return false, fmt.Errorf("failed to resolve recursive read-only mode: volume %q requested recursive read-only mode, but it is not read-only", vm.Name)
+	}
+	if vm.MountPropagation != nil && *vm.MountPropagation != v1.MountPropagationNone {
+		return false, fmt.Errorf("failed to resolve recursive read-only mode: volume %q requested recursive read-only mode, but it is not compatible with propagation %q", vm.Name, *vm.MountPropagation)
+	}
+	if !n.RecursiveReadOnly && *vm.RecursiveReadOnly == v1.RecursiveReadOnlyEnabled {
+		return false, fmt.Errorf("failed to resolve recursive read-only mode: volume %q requested recursive read-only mode, but it is not supported by the runtime", vm.Name)
+	}
+	return n.RecursiveReadOnly, nil
 }
 
 // expandSubPath fails on unknown variables, unlike expansion in a command.

@@ -23,6 +23,8 @@ type Node struct {
 	ClusterDomain  string
 	Resolver       *hostfiles.Resolver
 	Limits         *resources.Policy
+	// RecursiveReadOnly says whether mounts below a mount can be made read-only with it.
+	RecursiveReadOnly bool
 	// CgroupParent names a pod's cgroup for the runtime.
 	CgroupParent func(uid types.UID, class v1.PodQOSClass) string
 }
@@ -45,9 +47,6 @@ func (n *Node) DNSWarnings(pod *v1.Pod) []hostfiles.Warning {
 
 // Sandbox configures the pod's sandbox.
 func (n *Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		return nil, fmt.Errorf("user namespaces (hostUsers: false) are not supported by this node's runtime")
-	}
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt},
 		Labels:       podstate.SandboxLabels(pod),
@@ -133,6 +132,10 @@ func namespaces(pod *v1.Pod, target string) *runtimeapi.NamespaceOption {
 	}
 	if pod.Spec.HostIPC {
 		o.Ipc = runtimeapi.NamespaceMode_NODE
+	}
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		// Which users, the runtime decides.
+		o.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
 	}
 	switch {
 	case pod.Spec.HostPID:

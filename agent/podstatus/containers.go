@@ -77,7 +77,7 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus, hasInit
 	if in.Devices != nil && !isInit {
 		s.AllocatedResourcesStatus = in.Devices(c.Name)
 	}
-	s.VolumeMounts = mountStatuses(c)
+	s.VolumeMounts = mountStatuses(c, in.RecursiveReadOnly)
 
 	completedInit := isInit && latest != nil && latest.State == podstate.Exited && latest.ExitCode == 0 && !plan.IsSidecar(c)
 	if wait, waits := in.Waiting[c.Name]; waits && !completedInit && s.State.Running == nil && !in.Terminal && plan.ShouldRun(in.Pod, in.State, c) {
@@ -170,14 +170,14 @@ func user(u *runtimeapi.ContainerUser) *v1.ContainerUser {
 	return &v1.ContainerUser{Linux: &v1.LinuxContainerUser{UID: linux.Uid, GID: linux.Gid, SupplementalGroups: linux.SupplementalGroups}}
 }
 
-func mountStatuses(c *v1.Container) []v1.VolumeMountStatus {
+func mountStatuses(c *v1.Container, recursive bool) []v1.VolumeMountStatus {
 	var statuses []v1.VolumeMountStatus
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
 		s := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			mode := v1.RecursiveReadOnlyDisabled
-			if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly != v1.RecursiveReadOnlyDisabled {
+			if recursive && m.RecursiveReadOnly != nil && *m.RecursiveReadOnly != v1.RecursiveReadOnlyDisabled {
 				mode = v1.RecursiveReadOnlyEnabled
 			}
 			s.RecursiveReadOnly = &mode

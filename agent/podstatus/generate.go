@@ -36,6 +36,8 @@ type Input struct {
 	Waiting map[string]plan.Wait
 	Probes  Probes
 	HostIPs []string
+	// RecursiveReadOnly says whether this node can make mounts below a mount read-only with it.
+	RecursiveReadOnly bool
 	// Terminal: no container will be started again.
 	Terminal bool
 	// Actuated is what is in force of the pod's resources; nil: what the spec says.

@@ -108,7 +108,7 @@ func (w *worker) finalStatus(v view, state *podstate.Pod) *v1.PodStatus {
 		return v.old
 	}
 	status := podstatus.Generate(podstatus.Input{
-		Pod: v.pod, Old: w.look().old, State: state, Probes: w.Probes, HostIPs: w.Node.HostIPs(), Terminal: true, Verdict: v.verdict, Now: w.Now(),
+		Pod: v.pod, Old: w.look().old, State: state, Probes: w.Probes, HostIPs: w.Node.HostIPs(), RecursiveReadOnly: w.CRI.RecursiveReadOnly, Terminal: true, Verdict: v.verdict, Now: w.Now(),
 	})
 	status = podstatus.Finalize(v.pod, status, w.Now())
 	w.setStatus(status)

@@ -134,7 +134,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, state *podsta
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := criconfig.Mounts(pod, s.Container, subPaths{w.Volumes}, vars, hosts, message)
+	mounts, err := w.CRI.Mounts(pod, s.Container, subPaths{w.Volumes}, vars, hosts, message)
 	if err != nil {
 		return nil, err
 	}

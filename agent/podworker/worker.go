@@ -287,7 +287,7 @@ func (w *worker) publish(v view, state *podstate.Pod, waiting map[string]plan.Wa
 	status := podstatus.Generate(podstatus.Input{
 		Resize: w.settleResize(v.pod, v.actuated), Actuated: v.actuated, Devices: w.deviceStatus,
 		Pod: v.pod, Old: v.old, State: state, Waiting: waiting, Probes: w.Probes, HostIPs: w.Node.HostIPs(),
-		Terminal: over, Verdict: v.verdict, Now: w.Now(),
+		RecursiveReadOnly: w.CRI.RecursiveReadOnly, Terminal: over, Verdict: v.verdict, Now: w.Now(),
 	})
 	w.setStatus(status)
 	w.Status.Set(v.pod, status)

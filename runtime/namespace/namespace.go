@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,9 +28,11 @@ const (
 	Net Kind = "net"
 	IPC Kind = "ipc"
 	UTS Kind = "uts"
+	// User owns the others when a pod has users of its own.
+	User Kind = "user"
 )
 
-var cloneFlags = map[Kind]int{Net: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS}
+var cloneFlags = map[Kind]int{Net: unix.CLONE_NEWNET, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS, User: unix.CLONE_NEWUSER}
 
 // Options describe what Create makes.
 type Options struct {
@@ -41,6 +44,10 @@ type Options struct {
 	Hostname string
 	// Sysctls to set inside, by their dotted names.
 	Sysctls map[string]string
+	// Users of a new user namespace, when User is among the kinds.
+	Users Mapping
+	// Holder is a program that does nothing; it holds a new user namespace until it is pinned.
+	Holder string
 	// Inside runs in the new namespaces before they are pinned; nil for nothing.
 	Inside func() error
 }
@@ -50,7 +57,11 @@ func Path(dir string, kind Kind) string { return filepath.Join(dir, string(kind)
 
 // Create makes and pins the namespaces. When it fails no pin is left.
 func Create(o Options) error {
-	if err := onOwnThread(func() error { return create(o) }); err != nil {
+	make := func() error { return onOwnThread(func() error { return create(o) }) }
+	if slices.Contains(o.Kinds, User) {
+		make = func() error { return createForUsers(o) }
+	}
+	if err := make(); err != nil {
 		return errors.Join(err, Remove(o.Dir))
 	}
 	return nil
@@ -64,7 +75,20 @@ func create(o Options) error {
 	if err := unix.Unshare(flags); err != nil {
 		return fmt.Errorf("make namespaces %v: %w", o.Kinds, err)
 	}
-	if flags&unix.CLONE_NEWUTS != 0 && o.Hostname != "" {
+	if err := o.furnish(); err != nil {
+		return err
+	}
+	for _, kind := range o.Kinds {
+		if err := pinFrom(fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), kind), kind, Path(o.Dir, kind)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// furnish sets up the new namespaces from within.
+func (o Options) furnish() error {
+	if slices.Contains(o.Kinds, UTS) && o.Hostname != "" {
 		if err := unix.Sethostname([]byte(o.Hostname)); err != nil {
 			return fmt.Errorf("set host name %q: %w", o.Hostname, err)
 		}
@@ -80,11 +104,6 @@ func create(o Options) error {
 			return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
 		}
 	}
-	for _, kind := range o.Kinds {
-		if err := pin(kind, Path(o.Dir, kind)); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -97,13 +116,12 @@ func sysctlPath(name string) string {
 	return filepath.Join("/proc/sys", filepath.Clean("/"+name))
 }
 
-func pin(kind Kind, path string) error {
+func pinFrom(own string, kind Kind, path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
 		return fmt.Errorf("pin %s namespace: %w", kind, err)
 	}
 	f.Close()
-	own := fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), kind)
 	if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("pin %s namespace at %s: %w", kind, path, err)
 	}
@@ -132,13 +150,8 @@ func onOwnThread(f func() error) error {
 // Do runs f in the namespace of a kind pinned at path.
 func Do(path string, kind Kind, f func() error) error {
 	return onOwnThread(func() error {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open namespace %s: %w", path, err)
-		}
-		defer unix.Close(fd)
-		if err := unix.Setns(fd, cloneFlags[kind]); err != nil {
-			return fmt.Errorf("enter namespace %s: %w", path, err)
+		if err := enter(path, kind); err != nil {
+			return err
 		}
 		return f()
 	})

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/cap"
+	"golang.org/x/sys/unix"
 )
 
 const cgroupMount = "/sys/fs/cgroup"
@@ -26,6 +28,7 @@ func Inspect(unified bool, seccompRoot string) (Machine, error) {
 		m.OOMScoreFloor = pointer(min(score, 0))
 	}
 	m.AppArmor = AppArmor()
+	m.RecursiveReadOnly = RecursiveReadOnly()
 	if unified {
 		m.Swap = anyExists(cgroupMount + "/*/memory.swap.max")
 		controllers, _ := os.ReadFile(filepath.Join(cgroupMount, "cgroup.controllers"))
@@ -41,6 +44,16 @@ func Inspect(unified bool, seccompRoot string) (Machine, error) {
 func AppArmor() bool {
 	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	return strings.HasPrefix(string(enabled), "Y")
+}
+
+// SELinux reports whether the kernel labels processes.
+func SELinux() bool { return anyExists("/sys/fs/selinux/enforce") }
+
+// RecursiveReadOnly reports whether the kernel, from 5.12 on, can make the mounts
+// below a mount read-only with it.
+func RecursiveReadOnly() bool {
+	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{})
+	return !errors.Is(err, unix.ENOSYS)
 }
 
 func anyExists(pattern string) bool {

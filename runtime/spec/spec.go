@@ -20,6 +20,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/skiff-run/skiff/runtime/namespace"
 )
 
 // Input is all that Generate needs.
@@ -35,6 +37,9 @@ type Input struct {
 	User User
 	// Namespaces to join by path; an empty path means the host's own.
 	Net, IPC, UTS string
+	// UserNS is the user namespace to join, "" for the host's, and Users who its users are outside.
+	UserNS string
+	Users  *namespace.Mapping
 	// PID namespace: a path to join, or "" for a new one, or HostPID.
 	PID string
 	// Hostname, Hosts, Resolv and Shm are the pod's files on the host; empty to leave the image's.
@@ -64,6 +69,8 @@ type Machine struct {
 	OOMScoreFloor *int
 	// AppArmor says whether the kernel enforces profiles.
 	AppArmor bool
+	// RecursiveReadOnly says whether mounts below a mount can be made read-only with it.
+	RecursiveReadOnly bool
 	// SeccompRoot is where relative Localhost profiles are found.
 	SeccompRoot string
 }
@@ -196,6 +203,11 @@ func withNamespaces(in Input) oci.SpecOpts {
 			if ns.Path != "" {
 				s.Linux.Namespaces = append(s.Linux.Namespaces, ns)
 			}
+		}
+		if in.UserNS != "" {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: in.UserNS})
+			ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: in.Users.HostID, Size: in.Users.Size}}
+			s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
 		}
 		if in.PID != HostPID {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: in.PID})
