@@ -8,7 +8,7 @@ wanted="containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:ipro
 [[ " $* " = *" --test "* ]] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl busybox:busybox-static"
 case " $* " in
 *" --machines "*)
-  wanted="$wanted qemu-system-x86_64:qemu-system-x86 depmod:kmod busybox:busybox-static iptables:iptables ipset:ipset ipvsadm:ipvsadm"
+  wanted="$wanted qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils debootstrap:debootstrap depmod:kmod busybox:busybox-static iptables:iptables ipset:ipset ipvsadm:ipvsadm"
   ;;
 esac
 missing=()

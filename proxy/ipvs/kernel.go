@@ -29,7 +29,7 @@ func load() error {
 	if available() {
 		return nil
 	}
-	return fmt.Errorf("the kernel lacks IPVS (modprobe ip_vs: %w: %s)", errors.Join(err, unix.ENOENT), strings.TrimSpace(string(output)))
+	return fmt.Errorf("the kernel lacks IPVS, or it is not loaded: run modprobe ip_vs, and name it in /etc/modules-load.d (%w: %s)", errors.Join(err, unix.ENOENT), strings.TrimSpace(string(output)))
 }
 
 // kernel is IPVS of one network namespace.

@@ -17,7 +17,7 @@ import (
 )
 
 // requireIPVS skips the test where the kernel or the machine lacks something.
-func requireIPVS(t *testing.T) {
+func requireIPVS(t testing.TB) {
 	t.Helper()
 	testenv.RequireRoot(t)
 	if err := load(); err != nil {
@@ -69,7 +69,7 @@ func TestABridgeHoldsAddresses(t *testing.T) {
 }
 
 // inNamespace runs f in a network namespace of its own.
-func inNamespace(t *testing.T, f func() error) {
+func inNamespace(t testing.TB, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {

@@ -39,12 +39,7 @@ func main() {
 // process serve, bury the orphans, and switch the machine off in the end.
 func first() error {
 	defer func() { _ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }()
-	if err := mount(); err != nil {
-		fmt.Fprintln(os.Stderr, "guest:", err)
-		return err
-	}
-	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-	if err := load("/etc/modules"); err != nil {
+	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
 		return err
 	}
@@ -64,14 +59,37 @@ func first() error {
 	}
 }
 
-func mount() error {
-	for _, m := range []struct{ source, target, kind, data string }{
-		{"proc", "/proc", "proc", ""}, {"sysfs", "/sys", "sysfs", ""}, {"devtmpfs", "/dev", "devtmpfs", ""},
-		{"devpts", "/dev/pts", "devpts", ""}, {"tmpfs", "/dev/shm", "tmpfs", ""}, {"tmpfs", "/run", "tmpfs", ""},
+// prepare makes the RAM disk a system that programs run in, or starts the system
+// on a disk.
+func prepare() error {
+	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+	if err := mount(fileSystem{"proc", "/proc", "proc", ""}, fileSystem{"sysfs", "/sys", "sysfs", ""}, fileSystem{"devtmpfs", "/dev", "devtmpfs", ""}); err != nil {
+		return err
+	}
+	commandLine, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	if disk := diskOf(string(commandLine)); disk != "" {
+		if output, err := exec.Command("modprobe", "-a", "virtio_pci", "virtio_blk").CombinedOutput(); err != nil {
+			return fmt.Errorf("load modules for the disk: %w: %s", err, output)
+		}
+		return enter(disk)
+	}
+	err = mount(
+		fileSystem{"devpts", "/dev/pts", "devpts", ""}, fileSystem{"tmpfs", "/dev/shm", "tmpfs", ""}, fileSystem{"tmpfs", "/run", "tmpfs", ""},
 		// A file system of its own: the first one of a kernel has no overlays.
-		{"tmpfs", "/tmp", "tmpfs", "size=80%"}, {"tmpfs", "/var", "tmpfs", ""},
-		{"cgroup2", "/sys/fs/cgroup", "cgroup2", ""},
-	} {
+		fileSystem{"tmpfs", "/tmp", "tmpfs", "size=80%"}, fileSystem{"tmpfs", "/var", "tmpfs", ""},
+		fileSystem{"cgroup2", "/sys/fs/cgroup", "cgroup2", ""},
+	)
+	return errors.Join(err, load("/etc/modules"))
+}
+
+// fileSystem to mount.
+type fileSystem struct{ source, target, kind, data string }
+
+func mount(all ...fileSystem) error {
+	for _, m := range all {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}

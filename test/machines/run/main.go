@@ -30,6 +30,8 @@ type options struct {
 	packages                      []string
 	limit                         time.Duration
 	cpus, memory                  int
+	debian                        bool
+	files                         []string
 }
 
 func main() {
@@ -41,6 +43,14 @@ func main() {
 	flag.DurationVar(&o.limit, "timeout", 10*time.Minute, "limit for everything")
 	flag.IntVar(&o.cpus, "cpus", 2, "processors of the machine")
 	flag.IntVar(&o.memory, "memory", 2048, "memory of the machine, in MiB")
+	flag.BoolVar(&o.debian, "debian", false, "a Debian machine with systemd, containerd and cgroup v2, not a small one")
+	flag.Func("copy", "a file to copy into the machine, as FROM=TO; may be repeated", func(text string) error {
+		if !strings.Contains(text, "=") {
+			return fmt.Errorf("%q is not FROM=TO", text)
+		}
+		o.files = append(o.files, text)
+		return nil
+	})
 	flag.Parse()
 	o.packages = flag.Args()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
@@ -61,7 +71,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	if o.kernel == "" {
-		if o.kernel, err = kernel(ctx); err != nil {
+		if o.kernel, err = machines.Kernel(ctx); err != nil {
 			return err
 		}
 	}
@@ -75,10 +85,20 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	begin := time.Now()
-	machine, err := machines.Start(ctx, machines.Config{
+	config := machines.Config{
 		Kernel: filepath.Join(o.kernel, "vmlinuz"), Initrd: initrd, CPUs: o.cpus, Memory: o.memory, Folder: folder, BootLimit: 2 * time.Minute,
-	})
+	}
+	if o.debian {
+		disk, err := machines.Debian(ctx, o.kernel)
+		if err != nil {
+			return err
+		}
+		if config, err = config.WithSystem(ctx, disk, filepath.Join(folder, "disk.qcow2")); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	machine, err := machines.Start(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -89,6 +109,12 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	fmt.Printf("machine with kernel %s answers after %s\n", strings.TrimSpace(release), time.Since(begin).Round(100*time.Millisecond))
+	for _, file := range o.files {
+		from, to, _ := strings.Cut(file, "=")
+		if err := machine.Copy(ctx, from, to); err != nil {
+			return err
+		}
+	}
 	var errs []error
 	for i, argument := range o.packages {
 		name, pattern, own := strings.Cut(argument, "=")
@@ -105,21 +131,6 @@ func run(ctx context.Context, o options) (err error) {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, machine.Stop(ctx))...)
-}
-
-// kernel unpacks the kernel if there is none and returns its folder.
-func kernel(ctx context.Context) (string, error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return "", fmt.Errorf("find the sources: %w", err)
-	}
-	command := exec.CommandContext(ctx, filepath.Join(strings.TrimSpace(string(root)), "test/machines/kernel.sh"))
-	command.Stderr = os.Stderr
-	output, err := command.Output()
-	if err != nil {
-		return "", fmt.Errorf("unpack the kernel: %w", err)
-	}
-	return strings.TrimSpace(string(output)), nil
 }
 
 func binary(folder string, i int) string { return filepath.Join(folder, fmt.Sprintf("test%d", i)) }
@@ -143,7 +154,7 @@ func test(ctx context.Context, machine *machines.Machine, o options, name, patte
 	}
 	args := []string{at, "-test.v", "-test.run", pattern, "-test.timeout", o.limit.String()}
 	if o.bench != "" {
-		args = append(args, "-test.bench", o.bench)
+		args = append(args, "-test.bench", o.bench, "-test.benchtime", "3x")
 	}
 	var output bytes.Buffer
 	begin := time.Now()
