@@ -44,7 +44,7 @@ import (
 // settle is how long changes are collected before they are programmed: long
 // enough for the two halves of one change (a service and its slices), too
 // short for a person to notice.
-const settle = 10 * time.Millisecond
+const settle = 3 * time.Millisecond
 
 // retry is how long a failed sync waits for its next try.
 const retry = time.Second

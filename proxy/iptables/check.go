@@ -91,7 +91,7 @@ func (p *program) cleanup(ctx context.Context) error {
 	for _, key := range slices.SortedFunc(maps.Keys(found.rules), compareChains) {
 		tx.drop(key)
 	}
-	if err := p.run(ctx, tx.String()); err != nil {
+	if err := p.run(ctx, tx); err != nil {
 		return fmt.Errorf("remove the rules of services: %w", err)
 	}
 	return nil

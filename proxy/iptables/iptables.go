@@ -179,7 +179,7 @@ func (f *family) sync(ctx context.Context, t *table.Table) error {
 // that no packet meets an empty chain.
 func (f *family) apply(ctx context.Context, tx *transaction, found *inventory, localhost bool) error {
 	if !tx.empty() {
-		if err := f.program.run(ctx, tx.String()); err != nil {
+		if err := f.program.run(ctx, tx); err != nil {
 			f.metrics.failed(err)
 			return err
 		}

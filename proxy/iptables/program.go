@@ -97,9 +97,17 @@ func (p *program) installed() bool {
 	return true
 }
 
-// run feeds a transaction to iptables-restore. Each table of it is changed at
-// once or not at all.
-func (p *program) run(ctx context.Context, text string) error {
+// manyChains is how many chains one change names with the program on nf_tables;
+// the legacy one writes a whole table at every change.
+const manyChains = 400
+
+// run feeds a transaction to iptables-restore: one change of each table, or for
+// a great many chains several.
+func (p *program) run(ctx context.Context, tx *transaction) error {
+	text := tx.String()
+	if p.variant == NFT {
+		text = tx.text(manyChains)
+	}
 	command := exec.CommandContext(ctx, p.restore, "--noflush", "--wait", strconv.Itoa(p.wait))
 	command.Stdin = strings.NewReader(text)
 	output, err := command.CombinedOutput()

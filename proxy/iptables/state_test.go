@@ -45,7 +45,7 @@ func (k kernel) apply(t *testing.T, text string) {
 			if at < 0 {
 				t.Fatalf("%s: there is no such rule", line)
 			}
-			k[key] = slices.Delete(k[key], at, at+1)
+			k[key] = slices.Delete(slices.Clone(k[key]), at, at+1)
 		case verb == "-X":
 			if len(k[key]) > 0 {
 				t.Fatalf("%s: not empty", line)
@@ -109,13 +109,18 @@ func sync(t *testing.T, f *family, k kernel, all *table.Table) (rules, chains in
 	t.Helper()
 	tx, next := f.transaction(all, &inventory{})
 	if !tx.empty() {
+		parts := maps.Clone(k)
 		k.apply(t, tx.String())
+		// In several changes it comes to the same, and every one of them is whole.
+		for _, part := range strings.SplitAfter(strings.TrimSuffix(tx.text(3), "\n"), "COMMIT\n") {
+			parts.apply(t, part)
+		}
+		if parts.String() != k.String() {
+			t.Fatalf("in parts:\n%s\nat once:\n%s", parts, k)
+		}
 	}
 	f.state = next
-	for _, c := range tx.tables {
-		chains += len(c.chains)
-	}
-	return tx.lines(), chains
+	return tx.lines(), tx.chains()
 }
 
 func TestWhatChangesIsAllThatIsWritten(t *testing.T) {
