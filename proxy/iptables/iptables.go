@@ -175,26 +175,25 @@ func (f *family) sync(ctx context.Context, t *table.Table) error {
 }
 
 // apply brings a transaction to the kernel; a full one, which knows what was
-// found there, with the jumps from the kernel's own chains, which come last so
-// that no packet meets an empty chain.
+// found there, after the jumps from the kernel's own chains.
 func (f *family) apply(ctx context.Context, tx *transaction, found *inventory, localhost bool) error {
-	if !tx.empty() {
-		if err := f.program.run(ctx, tx); err != nil {
+	if found != nil {
+		if localhost {
+			if err := routeLocalnet(); err != nil {
+				return err
+			}
+		}
+		if err := f.program.ensureJumps(found); err != nil {
 			f.metrics.failed(err)
 			return err
 		}
 	}
-	if found == nil {
+	if tx.empty() {
 		return nil
 	}
-	if localhost {
-		if err := routeLocalnet(); err != nil {
-			return err
-		}
-	}
-	if err := f.program.ensureJumps(found); err != nil {
+	err := f.program.run(ctx, tx)
+	if err != nil {
 		f.metrics.failed(err)
-		return err
 	}
-	return nil
+	return err
 }

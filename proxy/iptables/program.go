@@ -146,7 +146,9 @@ func (p *program) chains() (*goiptables.IPTables, error) {
 
 // ensureJumps makes the rules in the kernel's own chains that lead to ours,
 // where they are not yet: at the front, because what stands before might accept
-// or drop what is ours to decide.
+// or drop what is ours to decide. Chains that do not exist are made empty, which
+// changes nothing for a packet. It goes before the rules, because with the legacy
+// program each change of a table costs as much as the table is large.
 func (p *program) ensureJumps(found *inventory) error {
 	var tables *goiptables.IPTables
 	for _, j := range jumps() {
@@ -158,6 +160,12 @@ func (p *program) ensureJumps(found *inventory) error {
 			if tables, err = p.chains(); err != nil {
 				return err
 			}
+		}
+		if _, exists := found.rules[chainKey{j.table, j.to}]; !exists {
+			if err := tables.NewChain(j.table, j.to); err != nil {
+				return fmt.Errorf("make chain %s of table %s: %w", j.to, j.table, wrapLocked(err))
+			}
+			found.rules[chainKey{j.table, j.to}] = 0
 		}
 		if err := tables.InsertUnique(j.table, j.from, 1, j.words()...); err != nil {
 			return fmt.Errorf("jump from chain %s of table %s to %s: %w", j.from, j.table, j.to, wrapLocked(err))
