@@ -164,11 +164,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var volumes *volume.Manager
 	nodes = node.NewManager(node.Config{
 		Client: a.Client, Runtime: a.Runtime, Events: events, Logger: a.Logger, Name: a.NodeName, IP: a.NodeIP,
 		Labels: a.Settings.NodeLabels, Taints: a.Settings.Taints(), Port: int32(a.Settings.Port), Facts: a.facts, MaxImages: a.Settings.NodeStatusMaxImages,
 		Pressure:    func() node.Pressure { return pressures(evictor) },
-		Annotations: a.annotations(), Devices: plugins.Capacity,
+		Annotations: a.annotations(), VolumesInUse: func() []v1.UniqueVolumeName { return volumes.VolumesInUse() }, Devices: plugins.Capacity,
 	})
 	services := node.NewServices(a.Client)
 	routes := newRoutes(a.Host, a.Logger, nodes.Wake)
@@ -179,8 +180,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
 	drivers := &csi.Registry{Client: a.Client, Node: a.NodeName, Dir: filepath.Join(a.Settings.RootDir, "plugins_registry"), Logger: a.Logger}
-	volumes := volume.New(volume.Config{
-		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Claims: claims{a.Client, nodes}, ImageMounts: a.Runtime, CSI: drivers, TrustBundles: objects.NewTrustBundles(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) }), Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
+	volumes = volume.New(volume.Config{
+		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
+		Claims: claims{a.Client, nodes}, ImageMounts: a.Runtime, CSI: drivers, Changed: nodes.Wake,
+		TrustBundles: objects.NewTrustBundles(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) }),
 	})
 	writer := statuswriter.New(a.Client, a.Logger)
 	statuses := &mirrored{Writer: writer}

@@ -66,6 +66,8 @@ type Config struct {
 	// Labels and Taints the Node object is registered with. Afterwards they are the cluster's.
 	Labels map[string]string
 	Taints []v1.Taint
+	// VolumesInUse names the volumes that have to stay attached; nil for none.
+	VolumesInUse func() []v1.UniqueVolumeName
 	// Annotations the node keeps on its object.
 	Annotations map[string]string
 	Port        int32
@@ -300,6 +302,9 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	s.DaemonEndpoints.KubeletEndpoint.Port = m.Port
 	m.setAmounts(s)
 	s.NodeInfo = m.Facts.Info
+	if m.VolumesInUse != nil {
+		s.VolumesInUse = m.VolumesInUse()
+	}
 	s.DeclaredFeatures = declaredFeatures()
 	status, err := m.Runtime.Status(ctx, false)
 	if version, versionErr := m.Runtime.Version(ctx, ""); versionErr == nil {

@@ -53,6 +53,8 @@ type Config struct {
 	// MemoryCapacity bounds memory volumes without a limit of their own, in bytes.
 	MemoryCapacity int64
 	Now            func() time.Time
+	// Changed is called when VolumesInUse may be others; nil is fine.
+	Changed func()
 }
 
 // Manager makes and removes volumes. Calls for different pods may run at the

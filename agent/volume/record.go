@@ -105,7 +105,15 @@ func (m *Manager) keep(uid types.UID, r *record) error {
 	if err := os.Rename(path+".tmp", path); err != nil {
 		return fmt.Errorf("write the record of volume %q: %w", r.Volume, err)
 	}
+	m.tell(r)
 	return nil
+}
+
+// tell says that a volume of a driver came or went.
+func (m *Manager) tell(r *record) {
+	if m.Changed != nil && r.CSI != nil {
+		m.Changed()
+	}
 }
 
 func (m *Manager) drop(uid types.UID, r *record) error {
@@ -113,6 +121,7 @@ func (m *Manager) drop(uid types.UID, r *record) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the record of volume %q: %w", r.Volume, err)
 	}
+	m.tell(r)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 
+	"github.com/skiff-run/skiff/control/controllers/attachdetach"
 	"github.com/skiff-run/skiff/control/controllers/bootstrapsigner"
 	"github.com/skiff-run/skiff/control/controllers/clusterrole"
 	"github.com/skiff-run/skiff/control/controllers/csrapproving"
@@ -125,6 +126,9 @@ var all = []entry{
 	})},
 	{"ephemeral-volume", "ephemeral-volume-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		return ephemeralvolume.New(client, p.Informers, p.Logger)
+	})},
+	{"attachdetach", "attachdetach-controller", plain(func(p part, client kubernetes.Interface) (controller, error) {
+		return attachdetach.New(client, p.Informers, p.Logger)
 	})},
 	{"localpath", "local-path-provisioner", plain(func(p part, client kubernetes.Interface) (controller, error) {
 		return localpath.New(client, p.Informers, p.Logger), nil
