@@ -291,6 +291,12 @@ func TestANodeRunsAPodFromItsSpecToItsEnd(t *testing.T) {
 		want := fmt.Sprintf("I am web at %s, color blue\n", pod.Status.PodIP)
 		testenv.Eventually(t, 5*time.Second, func() bool { code, body := m.get("/containerLogs/default/web/app"); return code == 200 && body == want }, "the log is there")
 	})
+	t.Run("its probes are counted", func(t *testing.T) {
+		testenv.Eventually(t, 10*time.Second, func() bool {
+			_, metrics := m.get("/metrics/probes")
+			return strings.Contains(metrics, `prober_probe_total{container="app",namespace="default",pod="web",pod_uid="uid-of-web",probe_type="Readiness",result="successful"}`)
+		}, "the readiness probe is counted")
+	})
 	t.Run("exec reaches it", func(t *testing.T) {
 		for command, want := range map[string]string{"cat /settings/color": "blue", "cat /about/labels": `app="web"`, "hostname": "web\n"} {
 			if out, err := m.exec("web", "app", strings.Fields(command)...); err != nil || out != want {

@@ -1,10 +1,13 @@
 package agent_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/ptr"
 
+	"github.com/skiff-run/skiff/agent"
 	"github.com/skiff-run/skiff/agent/shutdown/logindtest"
 	"github.com/skiff-run/skiff/internal/testenv"
 	"github.com/skiff-run/skiff/runtime"
@@ -147,4 +151,48 @@ func TestAShutdownOfTheMachineEndsItsPods(t *testing.T) {
 		pod := m.pod("late")
 		return pod != nil && pod.Status.Reason == "NodeShutdown" && pod.Status.Message == "Pod was rejected: Pod was rejected as the node is shutting down."
 	}, "no pod is taken on any more")
+}
+
+func TestALogIsFollowedAcrossItsRotations(t *testing.T) {
+	m := newMachine(t)
+	m.settings.ContainerLogMaxSize, m.settings.ContainerLogMaxFiles = "20Ki", 100
+	options, err := agent.RuntimeOptions(m.settings, m.logger())
+	must(t, err)
+	m.options.LogMaxBytes, m.options.LogMaxFiles = options.LogMaxBytes, options.LogMaxFiles
+	m.start()
+	m.ready()
+	// More than three times what a pipe holds: each time it is emptied the file is too large.
+	const lines = 25000
+	m.create(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "chatty"}, Spec: v1.PodSpec{
+		RestartPolicy: v1.RestartPolicyNever,
+		Containers: []v1.Container{{Name: "app", Image: testImage, ImagePullPolicy: v1.PullIfNotPresent, Command: []string{"sh", "-c",
+			fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done", lines)}}},
+	}})
+	testenv.Eventually(t, 30*time.Second, func() bool { code, _ := m.get("/containerLogs/default/chatty/app?limitBytes=1"); return code == 200 }, "there is a log")
+	client := m.httpClient()
+	client.Timeout = time.Minute
+	response, err := client.Get(fmt.Sprintf("https://127.0.0.1:%d/containerLogs/default/chatty/app?follow=true", m.settings.Port))
+	must(t, err)
+	defer response.Body.Close()
+	text := bufio.NewScanner(response.Body)
+	first, next := -1, 0
+	for text.Scan() {
+		number, err := strconv.Atoi(strings.TrimPrefix(text.Text(), "line "))
+		must(t, err)
+		if first < 0 {
+			first, next = number, number
+		}
+		if number != next {
+			t.Fatalf("line %d follows line %d", number, next-1)
+		}
+		next++
+	}
+	must(t, text.Err())
+	if next != lines {
+		t.Errorf("lines %d to %d of %d were read", first, next-1, lines)
+	}
+	rotated, err := filepath.Glob(filepath.Join(m.settings.PodLogsDir, "default_chatty_*", "app", "0.log.*"))
+	if err != nil || len(rotated) < 2 {
+		t.Errorf("rotated files %q, %v", rotated, err)
+	}
 }

@@ -107,3 +107,67 @@ func TestFollowGoesOnAcrossRotationAndEndsWithTheContainer(t *testing.T) {
 	}
 	expect("a\nb\nc\nd\ne\n")
 }
+
+// slow is a client that takes the first line and then nothing until it is told.
+type slow struct {
+	shared
+	first chan struct{}
+	goOn  chan struct{}
+}
+
+func (s *slow) Write(p []byte) (int, error) {
+	n, err := s.shared.Write(p)
+	select {
+	case <-s.first:
+	default:
+		close(s.first)
+		<-s.goOn
+	}
+	return n, err
+}
+
+func TestNoRotationIsMissedByASlowReader(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "0.log")
+	add := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, fmt.Appendf(nil, "2026-01-01T00:00:00Z stdout F %s\n", text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aside := func(name string) {
+		t.Helper()
+		if err := os.Rename(path, path+"."+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, oldestGone := range map[string]bool{"all files are there": false, "the file being read was removed": true} {
+		add("a")
+		out := &slow{first: make(chan struct{}), goOn: make(chan struct{})}
+		var running atomic.Bool
+		running.Store(true)
+		done := make(chan error, 1)
+		go func() {
+			done <- Read(t.Context(), path, Options{Tail: -1, Limit: -1, Follow: true}, out, nil, func(context.Context) bool { return running.Load() })
+		}()
+		<-out.first
+		for i, text := range []string{"b", "c", "d"} {
+			aside(fmt.Sprintf("20260101-00000%d", i))
+			add(text)
+		}
+		if oldestGone {
+			if err := os.Remove(path + ".20260101-000000"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(out.goOn)
+		testenv.Eventually(t, 5*time.Second, func() bool { return out.String() == "a\nb\nc\nd\n" }, "%s: the reader got %q", name, out.String())
+		running.Store(false)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range []string{"0", "1", "2"} {
+			_ = os.Remove(path + ".20260101-00000" + i)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -204,35 +205,63 @@ func (r *reader) follow(ctx context.Context, running func(context.Context) bool)
 	}
 }
 
-// reopen goes on with the new file after a rotation, when the old one is read.
+// reopen goes on with the next file after a rotation, when the old one is read,
+// until the newest is: there may have been several rotations since the last look.
 func (r *reader) reopen() error {
-	now, err := os.Stat(r.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	for {
+		next, err := r.successor()
+		if err != nil || next == "" {
+			return err
+		}
+		// The writer may have added to the old file between reading and rotation.
+		if err := r.drain(); err != nil {
+			return err
+		}
+		file, err := os.Open(next)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // moved aside or removed at this moment
+		}
+		if err != nil {
+			return fmt.Errorf("open the log after rotation: %w", err)
+		}
+		r.file.Close()
+		r.file = file
+		r.buffer.Reset(file)
+		r.half = r.half[:0]
+		if err := r.drain(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("look at the log: %w", err)
-	}
+}
+
+// successor is the file that the writer began when it moved the one being read
+// aside; empty while that is the newest. When ours is not there any more it is the
+// oldest that is.
+func (r *reader) successor() (string, error) {
 	have, err := r.file.Stat()
 	if err != nil {
-		return fmt.Errorf("look at the open log: %w", err)
+		return "", fmt.Errorf("look at the open log: %w", err)
 	}
-	if os.SameFile(now, have) {
-		return nil
+	now, err := os.Stat(r.path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("look at the log: %w", err)
 	}
-	// The writer may have added to the old file between reading and rotation.
-	if err := r.drain(); err != nil {
-		return err
+	if err != nil || os.SameFile(now, have) {
+		return "", nil
 	}
-	next, err := os.Open(r.path)
+	// Their names end with the time at which they were moved, so they sort.
+	aside, err := filepath.Glob(r.path + ".*")
 	if err != nil {
-		return fmt.Errorf("open the log after rotation: %w", err)
+		return "", fmt.Errorf("look for rotated logs: %w", err)
 	}
-	r.file.Close()
-	r.file = next
-	r.buffer.Reset(next)
-	r.half = r.half[:0]
-	return r.drain()
+	slices.Sort(aside)
+	files := append(aside, r.path)
+	for i, name := range files {
+		if info, err := os.Stat(name); err == nil && os.SameFile(info, have) {
+			return files[min(i+1, len(files)-1)], nil
+		}
+	}
+	return files[0], nil
 }
 
 // tailOffset finds where the last n lines begin.
