@@ -102,7 +102,7 @@ func (n *Node) security(in Container) (*runtimeapi.LinuxContainerSecurityContext
 	if s.Seccomp, err = n.seccomp(sc.SeccompProfile); err != nil {
 		return nil, err
 	}
-	if s.Apparmor, err = appArmor(sc.AppArmorProfile, isTrue(sc.Privileged)); err != nil {
+	if s.Apparmor, err = appArmor(sc.AppArmorProfile); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -129,8 +129,8 @@ func (n *Node) seccomp(p *v1.SeccompProfile) (*runtimeapi.SecurityProfile, error
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
 }
 
-func appArmor(p *v1.AppArmorProfile, privileged bool) (*runtimeapi.SecurityProfile, error) {
-	if p == nil || privileged {
+func appArmor(p *v1.AppArmorProfile) (*runtimeapi.SecurityProfile, error) {
+	if p == nil {
 		return nil, nil
 	}
 	switch p.Type {

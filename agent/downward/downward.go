@@ -69,19 +69,39 @@ func FormatMap(m map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
+// Bounds are the limits of containers that have none of their own: the pod's,
+// else the node's allocatable amounts.
+func Bounds(pod *v1.Pod, allocatable v1.ResourceList) v1.ResourceList {
+	if pod.Spec.Resources == nil || len(pod.Spec.Resources.Limits) == 0 {
+		return allocatable
+	}
+	bounds := allocatable.DeepCopy()
+	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
+		limit, ok := pod.Spec.Resources.Limits[name]
+		if _, known := bounds[name]; ok && known && !limit.IsZero() {
+			bounds[name] = limit
+		}
+	}
+	return bounds
+}
+
 // Resource returns a container's request or limit in units of the divisor,
-// rounded up. A limit that is not set is the node's allocatable amount.
-func Resource(container *v1.Container, ref *v1.ResourceFieldSelector, allocatable v1.ResourceList) (string, error) {
+// rounded up. A limit that is not set is what bounds says, see Bounds; huge
+// pages are never more than asked for.
+func Resource(container *v1.Container, ref *v1.ResourceFieldSelector, bounds v1.ResourceList) (string, error) {
 	kind, name, _ := strings.Cut(ref.Resource, ".")
 	resourceName := v1.ResourceName(name)
+	bounded := resourceName == v1.ResourceCPU || resourceName == v1.ResourceMemory || resourceName == v1.ResourceEphemeralStorage
+	if !bounded && !strings.HasPrefix(name, v1.ResourceHugePagesPrefix) {
+		return "", fmt.Errorf("unsupported container resource : %v", ref.Resource)
+	}
 	var quantity resource.Quantity
 	switch kind {
 	case "limits":
-		q, ok := container.Resources.Limits[resourceName]
-		if !ok {
-			q = allocatable[resourceName]
+		quantity = container.Resources.Limits[resourceName]
+		if quantity.IsZero() && bounded {
+			quantity = bounds[resourceName]
 		}
-		quantity = q
 	case "requests":
 		quantity = container.Resources.Requests[resourceName]
 	default:

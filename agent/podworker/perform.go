@@ -206,7 +206,7 @@ func (w *worker) setUpVolumes(ctx context.Context, pod *v1.Pod, ips []string) er
 	// Changes from here on ask for another look.
 	w.stale = false
 	w.mu.Unlock()
-	again, err := w.Volumes.SetUp(ctx, pod, w.volumeNode(ips))
+	again, err := w.Volumes.SetUp(ctx, pod, w.volumeNode(pod, ips))
 	w.mu.Lock()
 	w.volumesAgain = again
 	if err != nil {
@@ -226,8 +226,8 @@ func (w *worker) setUpVolumes(ctx context.Context, pod *v1.Pod, ips []string) er
 // looked at again.
 const volumeRetry = time.Minute
 
-func (w *worker) volumeNode(ips []string) volume.Node {
-	return volume.Node{Addresses: downward.Addresses{PodIPs: ips, HostIPs: w.Node.HostIPs()}, Allocatable: w.Node.Allocatable()}
+func (w *worker) volumeNode(pod *v1.Pod, ips []string) volume.Node {
+	return volume.Node{Addresses: downward.Addresses{PodIPs: ips, HostIPs: w.Node.HostIPs()}, Allocatable: downward.Bounds(pod, w.Node.Allocatable())}
 }
 
 func flatten(err error) []error {

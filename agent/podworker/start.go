@@ -121,7 +121,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, state *podsta
 	}
 	vars, err := environ.Make(environ.Input{
 		Pod: pod, Container: s.Container, Objects: w.Objects, Files: podFiles{w, pod}, Services: environ.VisibleServices(pod, services),
-		Addresses: downward.Addresses{PodIPs: ips, HostIPs: w.Node.HostIPs()}, Allocatable: w.Node.Allocatable(),
+		Addresses: downward.Addresses{PodIPs: ips, HostIPs: w.Node.HostIPs()}, Allocatable: downward.Bounds(pod, w.Node.Allocatable()),
 	})
 	if err != nil {
 		return nil, err
