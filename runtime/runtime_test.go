@@ -474,7 +474,7 @@ var scenarios = []scenario{
 		}
 		pod, config := h.runPod(func(c *runtimeapi.PodSandboxConfig) {
 			own(c.Linux.SecurityContext.NamespaceOptions)
-			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_local_port_range": "2000 3000"}
+			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_local_port_range": "2000 3000", "kernel.shm_rmid_forced": "1"}
 		})
 		dir := h.TempDir()
 		h.must(os.Chmod(dir, 0o750))
@@ -494,8 +494,8 @@ var scenarios = []scenario{
 		if uid == "0" || !strings.Contains(h.exec(id, "cat", "/proc/self/uid_map"), uid) {
 			h.Errorf("outside its user is %q, inside it says %q", uid, h.exec(id, "cat", "/proc/self/uid_map"))
 		}
-		h.expect(h.exec(id, "sh", "-c", "id -u; hostname; cat /proc/sys/net/ipv4/ip_local_port_range; stat -c '%u %g' / /bin/busybox /data /data/given /etc/hosts /dev/shm; cat /data/given; echo more > /data/made && touch /root/x /dev/shm/x && stat -c %u /root/x"),
-			"0\npod1\n2000\t3000\n0 0\n0 0\n0 0\n0 0\n0 0\n0 0\ntext0")
+		h.expect(h.exec(id, "sh", "-c", "id -u; hostname; cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced; stat -c '%u %g' / /bin/busybox /data /data/given /etc/hosts /dev/shm; cat /data/given; echo more > /data/made && touch /root/x /dev/shm/x && stat -c %u /root/x"),
+			"0\npod1\n2000\t3000\n1\n0 0\n0 0\n0 0\n0 0\n0 0\n0 0\ntext0")
 		info, err := os.Stat(filepath.Join(dir, "made"))
 		h.must(err)
 		if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {

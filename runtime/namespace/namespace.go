@@ -99,12 +99,28 @@ func (o Options) furnish() error {
 		}
 	}
 	// /proc/sys shows the namespaces of the thread that opens its files.
-	for name, value := range o.Sysctls {
-		if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
-			return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+	set := func(own func(name string) bool) error {
+		for name, value := range o.Sysctls {
+			if !own(name) {
+				continue
+			}
+			if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
+				return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+			}
+		}
+		return nil
+	}
+	network := func(name string) bool { return strings.HasPrefix(strings.ReplaceAll(name, "/", "."), "net.") }
+	if err := set(network); err != nil {
+		return err
+	}
+	if o.Users.Size > 0 {
+		// The IPC namespace's settings are its root's alone. The thread ends with this.
+		if _, _, err := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(o.Users.HostID), ^uintptr(0)); err != 0 {
+			return fmt.Errorf("act as root of the user namespace: %w", err)
 		}
 	}
-	return nil
+	return set(func(name string) bool { return !network(name) })
 }
 
 // sysctlPath turns a dotted name into its file. A name with slashes uses them as
