@@ -23,6 +23,14 @@ const startLimit = 3 * time.Minute
 // registries are those the suite's images come from. One stands in for all.
 var registries = []string{"docker.io", "registry.k8s.io", "gcr.io", "quay.io"}
 
+// agentConfig keeps hosts, which share the machine's disk, from judging how
+// full that is.
+const agentConfig = `apiVersion: skiff.dev/v1
+kind: AgentConfiguration
+evictionHard: {memory.available: 100Mi}
+imageGCHighThresholdPercent: 100
+`
+
 // cluster is Skiff on test hosts, and the way to it.
 type cluster struct {
 	*fleet.Fleet
@@ -70,6 +78,9 @@ func (c *cluster) add(ctx context.Context, name string) error {
 	defer cancel()
 	h, err := c.Add(name)
 	if err != nil {
+		return err
+	}
+	if err := h.WriteFile("/etc/skiff/agent.yaml", []byte(agentConfig)); err != nil {
 		return err
 	}
 	if len(c.Hosts) == 1 {

@@ -106,3 +106,19 @@ func TestASecondAttemptCounts(t *testing.T) {
 		t.Errorf("%d attempts", r[stops].attempts)
 	}
 }
+
+func TestTheSliceIsOfWhatPasses(t *testing.T) {
+	passing, err := readNames("../../test/conformance/passing.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slice, err := readNames("../../test/conformance/slice.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slice {
+		if !slices.Contains(passing, name) {
+			t.Errorf("%s is in slice.txt and not in passing.txt", name)
+		}
+	}
+}
