@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -59,6 +60,8 @@ type Runtime interface {
 	node.Runtime
 	usage.Runtime
 	Events() <-chan *runtimeapi.ContainerEventResponse
+	// Collector tells how long its operations took.
+	prometheus.Collector
 }
 
 // Host is what the agent changes on the machine besides containers.

@@ -133,7 +133,7 @@ func (m *machine) start() {
 	m.containers = containers
 	a, err := agent.New(agent.Config{
 		Settings: m.settings, NodeName: nodeName, NodeIP: net.IPv4(127, 0, 0, 1), Version: "v1.37.2", Client: m.client, Reviews: m.reviews, Logger: m.logger(),
-		Runtime: agent.Containerd{Runtime: containers}, Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(m.settings.Resources.PodPidsLimit)}, EvictionEvery: 200 * time.Millisecond,
+		Runtime: agent.NewContainerd(containers), Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(m.settings.Resources.PodPidsLimit)}, EvictionEvery: 200 * time.Millisecond,
 	})
 	must(m, err)
 	done := make(chan error, 1)

@@ -2,14 +2,10 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -42,53 +38,6 @@ func RuntimeOptions(s *config.Agent, logger *slog.Logger) (runtime.Options, erro
 		o.Network.ClusterCIDRs = []netip.Prefix{prefix}
 	}
 	return o, nil
-}
-
-// Containerd fits the runtime to what the agent's rooms expect: errors are
-// told apart by their gRPC code, as with any CRI runtime.
-type Containerd struct{ *runtime.Runtime }
-
-func translate(err error) error {
-	switch {
-	case errors.Is(err, runtime.ErrNotFound):
-		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, runtime.ErrExecTimeout):
-		return status.Error(codes.DeadlineExceeded, err.Error())
-	}
-	return err
-}
-
-// The methods below differ from the runtime's in their errors only.
-
-func (c Containerd) PodSandboxStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.PodSandboxStatusResponse, error) {
-	r, err := c.Runtime.PodSandboxStatus(ctx, id, verbose)
-	return r, translate(err)
-}
-
-func (c Containerd) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
-	r, err := c.Runtime.ContainerStatus(ctx, id, verbose)
-	return r, translate(err)
-}
-
-func (c Containerd) StopContainer(ctx context.Context, id string, timeout int64) error {
-	return translate(c.Runtime.StopContainer(ctx, id, timeout))
-}
-
-func (c Containerd) RemoveContainer(ctx context.Context, id string) error {
-	return translate(c.Runtime.RemoveContainer(ctx, id))
-}
-
-func (c Containerd) StopPodSandbox(ctx context.Context, id string) error {
-	return translate(c.Runtime.StopPodSandbox(ctx, id))
-}
-
-func (c Containerd) RemovePodSandbox(ctx context.Context, id string) error {
-	return translate(c.Runtime.RemovePodSandbox(ctx, id))
-}
-
-func (c Containerd) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, err error) {
-	stdout, stderr, err = c.Runtime.ExecSync(ctx, id, cmd, timeout)
-	return stdout, stderr, translate(err)
 }
 
 // Machine is the Host of a real machine.

@@ -16,7 +16,7 @@ import (
 
 // metrics serves what the agent tells of itself, under the kubelet's names.
 func (a *Agent) metrics(pool *podworker.Pool, used *usage.Collector) http.Handler {
-	return serveMetrics(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), podMetrics{a.NodeName, pool}, used.Claims())
+	return serveMetrics(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), podMetrics{a.NodeName, pool}, used.Claims(), a.Runtime)
 }
 
 // serveMetrics collects at each request.

@@ -112,7 +112,7 @@ func run(ctx context.Context, c *config.Agent) error {
 	}
 	a, err := agent.New(agent.Config{
 		Settings: c, NodeName: name, NodeIP: ip, Version: version.Version, Client: connection.Client(), Logger: logger, Certificate: serving,
-		Runtime: agent.Containerd{Runtime: containers}, Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(c.Resources.PodPidsLimit)},
+		Runtime: agent.NewContainerd(containers), Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(c.Resources.PodPidsLimit)},
 		Ready: func() { daemon.Ready("running the pods of " + name) },
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -84,6 +85,15 @@ func (o options) run(ctx context.Context) error {
 
 // compare times raw containers and pods in turn.
 func (o options) compare(ctx context.Context, report *report, raw rawContainers, pods pods) error {
+	nodes, err := pods.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil || len(nodes.Items) == 0 {
+		return fmt.Errorf("list nodes: %d found: %w", len(nodes.Items), err)
+	}
+	node := nodes.Items[0].Name
+	before, err := operationsOf(ctx, pods.client, node)
+	if err != nil {
+		return err
+	}
 	var bare, ready []time.Duration
 	for i := range o.singles {
 		took, err := raw.burst(ctx, fmt.Sprintf("single-%d", i), 1, 1)
@@ -97,6 +107,11 @@ func (o options) compare(ctx context.Context, report *report, raw rawContainers,
 		ready = append(ready, took)
 	}
 	report.compared("one pod, create to Ready (median)", median(ready), median(bare))
+	after, err := operationsOf(ctx, pods.client, node)
+	if err != nil {
+		return err
+	}
+	report.steps(median(ready), before, after)
 	for _, n := range o.bursts {
 		took, err := raw.burst(ctx, fmt.Sprintf("burst-%d", n), n, o.parallel)
 		if err != nil {
