@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures a cluster on a host of its own, and the store beside etcd; prints tables.
-#   hack/bench.sh [--only start,node,api,store]
+#   hack/bench.sh [--only start,node,api,store,dns]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-only=start,node,api,store
+only=start,node,api,store,dns
 [ "${1:-}" = --only ] && only=$2
 wants() { [[ ",$only," == *",$1,"* ]]; }
 
@@ -66,4 +66,10 @@ fi
 if wants store; then
   echo; echo "## Store, three members as three processes, beside etcd"
   (cd test/bench/store && go build -o "$work/etcd" go.etcd.io/etcd/server/v3 && go build -o "$work/store" . && "$work/store" --etcd "$work/etcd")
+fi
+if wants dns; then
+  command -v dnsmasq >/dev/null || apt-get install -y --no-install-recommends dnsmasq-base >/dev/null
+  echo; echo "## Cluster DNS beside dnsmasq"
+  go build -o "$work/dns" ./test/bench/dns
+  "$work/dns"
 fi

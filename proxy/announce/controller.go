@@ -358,7 +358,7 @@ func (c *Controller) write(ctx context.Context, address netip.Addr, holder strin
 
 func beatName(node string) string { return addresspool.LeasePrefix + "node-" + node }
 
-// beat gives a sign of life twice a second while this machine has addresses.
+// beat gives a sign of life again and again while this machine has addresses.
 func (c *Controller) beat(ctx context.Context) {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()

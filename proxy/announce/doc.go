@@ -3,8 +3,8 @@
 //
 // The proxies agree through the API. A Lease for each address names the machine
 // that has it and is written only when that changes; another Lease for each
-// machine that has any is renewed twice a second. Who has not renewed it for a
-// second and a half has died: the others try to take its addresses, and the
+// machine that has any is renewed every 0.4 s. Who has not renewed it for
+// 1.2 s has died: the others try to take its addresses, and the
 // API lets one of them.
 //
 // While the API is away nothing can be taken, so who has an address keeps it,

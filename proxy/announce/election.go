@@ -9,8 +9,8 @@ import (
 const (
 	// beatEvery is how often a machine that has addresses says that it lives, and
 	// patience how long it may be silent.
-	beatEvery = 500 * time.Millisecond
-	patience  = 1500 * time.Millisecond
+	beatEvery = 400 * time.Millisecond
+	patience  = 1200 * time.Millisecond
 	// spread is how far apart the machines try to take an address.
 	spread = 200 * time.Millisecond
 	// lookEvery is how often the sockets of addresses that are held are looked after.
