@@ -179,7 +179,7 @@ func New(config Config) (*Proxy, error) {
 	if config.NetworkPolicy {
 		policies, err := policy.New(policy.Config{
 			Client: config.Client, NodeName: config.NodeName, Node: p.own.Core().V1().Nodes().Informer(),
-			StateFile: filepath.Join(config.StateDir, "policies"), CheckPeriod: config.CheckPeriod, Logger: config.Logger.With("component", "policy"),
+			Delivered: config.Mode == "ipvs", StateFile: filepath.Join(config.StateDir, "policies"), CheckPeriod: config.CheckPeriod, Logger: config.Logger.With("component", "policy"),
 		})
 		if err != nil {
 			return nil, err

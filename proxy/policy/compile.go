@@ -22,12 +22,16 @@ type Input struct {
 	Policies   []*networkingv1.NetworkPolicy
 	Pods       []*corev1.Pod
 	Namespaces []*corev1.Namespace
+	// Delivered says that what services lead to is not forwarded but delivered to
+	// the kernel's load balancer, which sends it on as IPVS does.
+	Delivered bool
 }
 
 // The fixed parts of the table.
 const (
 	baseChain    = "forward"
 	outputChain  = "output"
+	judgeChain   = "connection"
 	basePriority = "filter - 5"
 	ingressChain = "ingress"
 	deniedChain  = "denied"
@@ -69,7 +73,7 @@ func Compile(input Input) *Ruleset {
 		c.labels[namespace.Name] = namespace.Labels
 	}
 	local := c.settle()
-	skeleton(c.rules, input.Ranges)
+	skeleton(c.rules, input.Ranges, input.Delivered)
 	byNamespace := map[string][]*compiled{}
 	for _, p := range input.Policies {
 		byNamespace[p.Namespace] = append(byNamespace[p.Namespace], compiledPolicy(p))
@@ -96,9 +100,9 @@ func digit(a netip.Addr) string {
 
 // Guard is the table without any pod known: no packet gets to or from the
 // ranges but by the node itself.
-func Guard(ranges []netip.Prefix) *Ruleset {
+func Guard(ranges []netip.Prefix, delivered bool) *Ruleset {
 	r := newRuleset()
-	skeleton(r, ranges)
+	skeleton(r, ranges, delivered)
 	return r
 }
 
@@ -269,9 +273,15 @@ func hash(parts ...string) string {
 func truncate(name string) string { return name[:min(len(name), 200)] }
 
 // skeleton makes what every table has.
-func skeleton(r *Ruleset, ranges []netip.Prefix) {
-	r.rule(baseChain, "ct state { invalid, untracked } goto", strayChain)
-	r.rule(baseChain, "meta l4proto { icmp, ipv6-icmp } ct state related accept")
+func skeleton(r *Ruleset, ranges []netip.Prefix, delivered bool) {
+	r.rule(baseChain, "goto", judgeChain)
+	if delivered {
+		// The machine's own packets are always let through.
+		r.rule(outputChain, "fib saddr type local accept")
+		r.rule(outputChain, "goto", judgeChain)
+	}
+	r.rule(judgeChain, "ct state { invalid, untracked } goto", strayChain)
+	r.rule(judgeChain, "meta l4proto { icmp, ipv6-icmp } ct state related accept")
 	for _, f := range families {
 		r.set("local"+f.digit, set{of: f.of, interval: true})
 		r.set("known"+f.digit, set{of: f.of})
@@ -280,7 +290,7 @@ func skeleton(r *Ruleset, ranges []netip.Prefix) {
 		r.set(egress.name+f.digit, set{of: f.of, verdicts: true})
 		r.set(ingress.name+f.digit, set{of: f.of, verdicts: true})
 		for _, end := range []string{initiator(f.ip), responder(f.ip)} {
-			r.rule(baseChain, end, "@local"+f.digit, end, "!= @known"+f.digit, "goto", unknownChain)
+			r.rule(judgeChain, end, "@local"+f.digit, end, "!= @known"+f.digit, "goto", unknownChain)
 		}
 		r.rule(deniedChain, initiator(f.ip), ".", responder(f.ip), "@itself"+f.digit, "accept")
 		for _, end := range []string{f.ip + " saddr", f.ip + " daddr"} {
@@ -289,10 +299,10 @@ func skeleton(r *Ruleset, ranges []netip.Prefix) {
 		}
 	}
 	for _, f := range families {
-		r.rule(baseChain, initiator(f.ip), "vmap @"+egress.name+f.digit)
+		r.rule(judgeChain, initiator(f.ip), "vmap @"+egress.name+f.digit)
 		r.rule(ingressChain, responder(f.ip), "vmap @"+ingress.name+f.digit)
 	}
-	r.rule(baseChain, "goto", ingressChain)
+	r.rule(judgeChain, "goto", ingressChain)
 	// What IPVS takes at a service's address it sends as if it came from this
 	// machine, past the forwarding; only the answers pass that. What really comes
 	// from here has an address of this machine as its source.

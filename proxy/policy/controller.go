@@ -36,6 +36,8 @@ type Config struct {
 	NodeName string
 	// Node is an informer of the one Node that this machine is; it is run by its owner.
 	Node cache.SharedIndexInformer
+	// Delivered says that services lead through IPVS, see Input.
+	Delivered bool
 	// StateFile remembers that there are policies, for a start while the API is away.
 	StateFile string
 	// CheckPeriod is how often the kernel is compared with what was programmed;
@@ -252,7 +254,7 @@ func (c *Controller) desired(ctx context.Context) (*Ruleset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list namespaces: %w", err)
 	}
-	return Compile(Input{Node: c.config.NodeName, Ranges: c.ranges(), Policies: policies, Pods: pods, Namespaces: namespaces}), nil
+	return Compile(Input{Node: c.config.NodeName, Ranges: c.ranges(), Policies: policies, Pods: pods, Namespaces: namespaces, Delivered: c.config.Delivered}), nil
 }
 
 // ranges are those of this node's pods.

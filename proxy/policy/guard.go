@@ -26,7 +26,7 @@ func (c *Controller) guard(ctx context.Context) {
 	if there, err := c.kernel.exists(ctx); err != nil || there {
 		return // the first sync tells of the error, if it lasts
 	}
-	if err := c.kernel.Sync(ctx, Guard(ranges)); err != nil {
+	if err := c.kernel.Sync(ctx, Guard(ranges, c.config.Delivered)); err != nil {
 		c.config.Logger.Error("pods may be open until network policies are read", "error", err)
 		return
 	}

@@ -261,9 +261,17 @@ func TestAnAddressThatIsNotKnownIsClosed(t *testing.T) {
 		w.enforce(again)
 		w.expect("-db>web:80/tcp web>db:80/tcp")
 	})
+	t.Run("with a load balancer in the kernel the node itself is let through", func(t *testing.T) {
+		w.t = t
+		delivered := input(policyFor("", closed("Ingress", "Egress")))
+		delivered.Delivered = true
+		w.hosts["node"].Must(func() error { return w.kernel.Sync(t.Context(), nil) })
+		w.enforce(delivered)
+		w.expect("node>web:80/tcp web>node:80/tcp -db>web:80/tcp")
+	})
 	t.Run("no address is known to a guard", func(t *testing.T) {
 		w.t = t
-		w.hosts["node"].Must(func() error { return w.kernel.Sync(t.Context(), Guard(ranges)) })
+		w.hosts["node"].Must(func() error { return w.kernel.Sync(t.Context(), Guard(ranges, false)) })
 		w.expect("-db>web:80/tcp -far>db:80/tcp -web>client:80/tcp node>web:80/tcp client>far:80/tcp")
 	})
 }

@@ -30,6 +30,9 @@ func (s *set) sameKind(other *set) bool {
 
 const conjunction = " . "
 
+// hooks are the chains that the kernel enters by itself.
+var hooks = map[string]knftables.BaseChainHook{baseChain: knftables.ForwardHook, outputChain: knftables.OutputHook}
+
 func newRuleset() *Ruleset {
 	return &Ruleset{sets: map[string]*set{}, chains: map[string][]string{}}
 }
