@@ -77,6 +77,11 @@ test-modes: ## all of the proxy's tests there; a quarter of an hour
 	hack/deps.sh --test --machines
 	go run ./test/machines/run -timeout 40m ./proxy/ipvs ./proxy/nftables ./proxy/iptables ./proxy/policy ./proxy
 
+.PHONY: machines
+machines: ## the tests of cgroups on a Debian machine with systemd and cgroup v2, in QEMU
+	hack/deps.sh --test --machines
+	go run ./test/machines/run -timeout 20m -debian -memory 3072 ./runtime/cgroup
+
 .PHONY: soak
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer
 	hack/soak.sh $(or $(LENGTH),1h)

@@ -12,6 +12,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -93,6 +95,11 @@ func run(ctx context.Context, o options) (err error) {
 		if err != nil {
 			return err
 		}
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		config.Networks = []machines.Network{{Port: port, MAC: "52:54:00:00:00:02"}}
 		if config, err = config.WithSystem(ctx, disk, filepath.Join(folder, "disk.qcow2")); err != nil {
 			return err
 		}
@@ -131,6 +138,17 @@ func run(ctx context.Context, o options) (err error) {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, machine.Stop(ctx))...)
+}
+
+// freePort is a UDP port that nobody uses: the machine's network is its own.
+func freePort() (int, error) {
+	probe, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return 0, fmt.Errorf("find a port for the machine's network: %w", err)
+	}
+	defer probe.Close()
+	address, _ := netip.ParseAddrPort(probe.LocalAddr().String())
+	return int(address.Port()), nil
 }
 
 func binary(folder string, i int) string { return filepath.Join(folder, fmt.Sprintf("test%d", i)) }
