@@ -78,10 +78,10 @@ func (s *systemd) set(ctx context.Context, slice string, r Resources) error {
 		return err
 	}
 	limits := s.properties(r)
+	// systemd refuses Delegate for slices; the containers' scopes have it.
 	start := append([]systemddbus.Property{
 		systemddbus.PropDescription("Kubernetes pods: " + slice),
 		property("DefaultDependencies", false),
-		property("Delegate", true),
 		property("CPUAccounting", true),
 		property("MemoryAccounting", true),
 		property("TasksAccounting", true),

@@ -76,7 +76,7 @@ func TestSlicesAreStartedOnceAndThenChanged(t *testing.T) {
 		first, then map[string]any
 	}{
 		"cgroup v2": {true,
-			map[string]any{"CPUWeight": Weight(512), "CPUQuotaPerSecUSec": uint64(510000), "MemoryMax": uint64(64 << 20), "TasksMax": uint64(9), "Delegate": true, "DefaultDependencies": false},
+			map[string]any{"CPUWeight": Weight(512), "CPUQuotaPerSecUSec": uint64(510000), "MemoryMax": uint64(64 << 20), "TasksMax": uint64(9), "DefaultDependencies": false},
 			map[string]any{"CPUWeight": Weight(512), "CPUQuotaPerSecUSec": infinity, "MemoryMax": infinity, "TasksMax": infinity}},
 		"cgroup v1": {false,
 			map[string]any{"CPUShares": uint64(512), "CPUQuotaPerSecUSec": uint64(510000), "MemoryLimit": uint64(64 << 20), "TasksMax": uint64(9)},
