@@ -154,6 +154,12 @@ func (c *Controller) volumeFor(claim *corev1.PersistentVolumeClaim) (*corev1.Per
 	if err != nil {
 		return nil, fmt.Errorf("read storage class: %w", err)
 	}
+	switch {
+	case len(class.MountOptions) > 0:
+		return nil, &refusal{why: fmt.Sprintf("mountOptions of storage class %q: a directory is not mounted with options of its own; leave them away", class.Name)}
+	case len(class.Parameters) > 0:
+		return nil, &refusal{why: fmt.Sprintf("parameters of storage class %q: provisioner %s knows none; leave them away", class.Name, Provisioner)}
+	}
 	for _, mode := range claim.Spec.AccessModes {
 		if mode != corev1.ReadWriteOnce && mode != corev1.ReadWriteOncePod {
 			return nil, &refusal{why: fmt.Sprintf("accessModes: a directory of one node cannot be %s; ask for ReadWriteOnce or ReadWriteOncePod", mode)}
