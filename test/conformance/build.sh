@@ -38,8 +38,8 @@ images=$cache/images-$( (echo "$key"; cat ../images/*.go ../images/*/*.go) | sha
 if [ ! -e "$images/pushed" ]; then
   echo "making the images" >&2
   rm -rf "$images"
+  trap '../../hack/registry.sh stop "$images"' EXIT
   ../../hack/registry.sh start "$images" 5056 --suite "$suite/programs" --suite-sources "$sources" 9>&- >/dev/null
-  ../../hack/registry.sh stop "$images"
 fi
 touch "$images"
 
