@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Measures a cluster on a host of its own, and the store beside etcd; prints tables.
-#   hack/bench.sh [--only start,node,api,store,dns]
+# Measures a cluster on a host of its own, the store beside etcd, DNS beside dnsmasq, and service addresses beside kube-proxy; prints tables.
+#   hack/bench.sh [--only start,node,api,store,dns,proxy]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-only=start,node,api,store,dns
+only=start,node,api,store,dns,proxy
 [ "${1:-}" = --only ] && only=$2
 wants() { [[ ",$only," == *",$1,"* ]]; }
 
@@ -72,4 +72,11 @@ if wants dns; then
   echo; echo "## Cluster DNS beside dnsmasq"
   go build -o "$work/dns" ./test/bench/dns
   "$work/dns"
+fi
+if wants proxy; then
+  echo; echo "## Service addresses, beside kube-proxy"
+  (cd test/bench/proxy && go build -o "$work/kube-proxy" k8s.io/kubernetes/cmd/kube-proxy && go build -o "$work/proxy" .)
+  # Its program on nf_tables takes kube-proxy many minutes for 10,000 services in mode iptables.
+  "$work/proxy" --skiff-proxy bin/skiff-proxy --kube-proxy "$work/kube-proxy" --sizes 100,1000
+  "$work/proxy" --skiff-proxy bin/skiff-proxy --kube-proxy "$work/kube-proxy" --sizes 10000 --modes nftables
 fi
