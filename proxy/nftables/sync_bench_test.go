@@ -113,7 +113,7 @@ func BenchmarkSync(b *testing.B) {
 }
 
 // inNamespace runs f on a thread whose network namespace goes with it.
-func inNamespace(b *testing.B, f func(*nftables.Backend) error) {
+func inNamespace(b testing.TB, f func(*nftables.Backend) error) {
 	b.Helper()
 	done := make(chan error, 1)
 	go func() {

@@ -95,6 +95,10 @@ func (w *world) measure(ctx context.Context, p peer, mode string, size int, only
 	if strings.Contains(only, "traffic") {
 		err = w.compare(&r)
 	}
+	if quantile(r.changes, 1) > time.Second {
+		// Something went wrong, and the log should say what.
+		fmt.Fprintf(os.Stderr, "log of %s:\n%s\n", p.program, d.log.String())
+	}
 	return r, err
 }
 
