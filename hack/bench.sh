@@ -54,6 +54,9 @@ if wants node; then
   inside bin/skiff kubectl run warm --image=busybox --restart=Never -- true >/dev/null
   inside bin/skiff kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/warm --timeout=120s >/dev/null
   inside bin/skiff kubectl delete pod warm >/dev/null
+  inside bin/skiff kubectl run warm --image=skiff/web >/dev/null
+  inside bin/skiff kubectl wait --for=condition=Ready pod/warm --timeout=120s >/dev/null
+  inside bin/skiff kubectl delete pod warm --now >/dev/null
   daemons=$(for d in control agent proxy; do printf 'skiff-%s=%s,' $d "$(cat "$root/run/skiff/up/$d.pid")"; done)
   go build -o "$work/node" ./test/bench/node
   inside "$work/node" --kubeconfig "$root/etc/skiff/admin.conf" --containerd "$root/run/containerd/containerd.sock" --daemons "${daemons%,}"

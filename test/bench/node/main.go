@@ -24,7 +24,8 @@ type options struct {
 	kubeconfig, containerd, image string
 	singles                       int
 	bursts                        []int
-	parallel, held                int
+	parallel, held, lags          int
+	web                           string
 	rest                          time.Duration
 	daemons                       []string
 }
@@ -37,6 +38,8 @@ func main() {
 	pflag.IntVar(&o.singles, "singles", 15, "how many single pods are timed")
 	pflag.IntSliceVar(&o.bursts, "bursts", []int{30, 100}, "sizes of the bursts")
 	pflag.IntVar(&o.held, "held", 110, "how many pods run while the daemons are watched at rest; 0 for none")
+	pflag.IntVar(&o.lags, "lags", 50, "how many pods behind a service are timed; 0 for none")
+	pflag.StringVar(&o.web, "web", "docker.io/skiff/web:latest", "image of a web server at port 8080; it must be present")
 	pflag.IntVar(&o.parallel, "parallel", 8, "raw containers started at a time")
 	pflag.DurationVar(&o.rest, "rest", time.Minute, "how long the daemons are watched at rest")
 	pflag.StringSliceVar(&o.daemons, "daemons", nil, "name=pid of the daemons to watch at rest")
@@ -69,6 +72,14 @@ func (o options) run(ctx context.Context) error {
 	pods := pods{client: client, image: o.image}
 	if err := o.compare(ctx, report, raw, pods); err != nil {
 		return err
+	}
+	if o.lags > 0 {
+		lags, err := pods.traffic(ctx, o.web, o.lags)
+		if err != nil {
+			return err
+		}
+		report.add(fmt.Sprintf("| pod seen Ready to a connection through its service, %d pods | median %.1f ms, worst %.1f ms | | |",
+			len(lags), milliseconds(median(lags)), milliseconds(lags[len(lags)-1])))
 	}
 	if o.held > 0 {
 		meanwhile := func() error { return o.atRest(ctx, report, fmt.Sprintf("with %d pods", o.held)) }
