@@ -93,6 +93,9 @@ func (r *Runtime) open(ctx context.Context) error {
 	if floor := r.machine.OOMScoreFloor; floor != nil {
 		r.logger.Warn("CAP_SYS_RESOURCE is missing: containers' oom_score_adj cannot be lower than the floor", "floor", *floor)
 	}
+	if spec.AppArmorIdle() {
+		r.logger.Warn("the kernel has AppArmor, but containers run without a profile, because apparmor_parser is missing: install the package apparmor")
+	}
 	if r.network, err = network.New(r.options.Network); err != nil {
 		return err
 	}

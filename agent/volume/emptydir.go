@@ -31,7 +31,7 @@ func (r *request) setUpEmptyDir() error {
 	switch medium := r.volume.EmptyDir.Medium; {
 	case medium == v1.StorageMediumDefault:
 	case medium == v1.StorageMediumMemory:
-		mounted, err := r.ensureMounted("tmpfs", []string{fmt.Sprintf("size=%d", r.memoryLimit())})
+		mounted, err := r.ensureMounted("tmpfs", tmpfsOptions(r.memoryLimit(), kernelRelease()))
 		if err != nil {
 			return err
 		}

@@ -21,11 +21,8 @@ func (r *request) writeFiles(files map[string]atomicdir.File, inMemory bool) err
 		return err
 	}
 	if inMemory {
-		if _, err := r.ensureMounted("tmpfs", []string{fmt.Sprintf("size=%d", r.memoryForFiles()), "noswap"}); err != nil {
-			// Kernels before 6.4 know no noswap.
-			if _, err := r.ensureMounted("tmpfs", []string{fmt.Sprintf("size=%d", r.memoryForFiles())}); err != nil {
-				return err
-			}
+		if _, err := r.ensureMounted("tmpfs", tmpfsOptions(r.memoryForFiles(), kernelRelease())); err != nil {
+			return err
 		}
 		if err := os.Chmod(r.path, 0o777|fs.ModeSticky); err != nil {
 			return fmt.Errorf("open the volume to the containers: %w", err)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/containerd/v2/pkg/cap"
 	"golang.org/x/sys/unix"
 )
@@ -40,10 +41,16 @@ func Inspect(unified bool, seccompRoot string) (Machine, error) {
 	return m, nil
 }
 
-// AppArmor reports whether the kernel enforces profiles.
-func AppArmor() bool {
+// AppArmor reports whether the kernel enforces profiles, and the program is there
+// that loads them.
+func AppArmor() bool { return apparmor.HostSupports() }
+
+// AppArmorIdle reports whether the kernel would enforce profiles, but that
+// program is missing: containers run without one then, as with containerd's own
+// service for Kubernetes.
+func AppArmorIdle() bool {
 	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	return strings.HasPrefix(string(enabled), "Y")
+	return strings.HasPrefix(string(enabled), "Y") && !AppArmor()
 }
 
 // SELinux reports whether the kernel labels processes.
