@@ -78,9 +78,11 @@ test-modes: ## all of the proxy's tests there; a quarter of an hour
 	go run ./test/machines/run -timeout 40m ./proxy/ipvs ./proxy/nftables ./proxy/iptables ./proxy/policy ./proxy
 
 .PHONY: machines
-machines: ## the tests of cgroups on a Debian machine with systemd and cgroup v2, in QEMU
+machines: build ## a Debian machine with systemd and cgroup v2, in QEMU: the tests of cgroups, and pods behind a service of IPVS
 	hack/deps.sh --test --machines
-	go run ./test/machines/run -timeout 20m -debian -memory 3072 ./runtime/cgroup
+	go run ./test/machines/run -timeout 20m -debian -memory 3072 \
+	  $(foreach p,skiff skiff-agent skiff-control skiff-proxy,-copy $(BIN)/$(p)=/opt/skiff/$(p)) -copy test/machines/up.sh=/root/up.sh \
+	  -shell 'bash /root/up.sh /opt/skiff' ./runtime/cgroup
 
 .PHONY: soak
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer
