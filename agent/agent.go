@@ -182,7 +182,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	var ending *shutdown.Manager
 	followed := objects.New(ctx, a.Client, func(uid types.UID) { pool.Refresh(uid) })
 	probes := probe.NewManager(ctx, a.Runtime, events, func(uid types.UID) { pool.Wake(uid) })
-	drivers := &csi.Registry{Client: a.Client, Node: a.NodeName, Dir: filepath.Join(a.Settings.RootDir, "plugins_registry"), Logger: a.Logger}
+	drivers := &csi.Registry{
+		Client: a.Client, Node: a.NodeName, Dir: filepath.Join(a.Settings.RootDir, "plugins_registry"), Logger: a.Logger,
+		NodeKnown: func() bool { return nodes.Object() != nil },
+	}
 	volumes = volume.New(volume.Config{
 		RootDir: a.Settings.RootDir, Objects: followed, Tokens: tokens{a.Client}, Mounter: mount.New(""), MemoryCapacity: a.facts.Memory, Now: time.Now,
 		Claims: claims{a.Client, nodes}, ImageMounts: a.Runtime, CSI: drivers, Changed: nodes.Wake,

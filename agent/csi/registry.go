@@ -34,8 +34,12 @@ type Registry struct {
 	Client kubernetes.Interface
 	Node   string
 	// Dir holds the registration sockets: plugins_registry.
-	Dir    string
-	Logger *slog.Logger
+	Dir string
+	// NodeKnown says whether the API has the node, which drivers are written
+	// down for. A driver that is told of a failure may give up, so none is asked
+	// before.
+	NodeKnown func() bool
+	Logger    *slog.Logger
 
 	// mu guards drivers, by name.
 	mu      sync.Mutex
@@ -94,6 +98,9 @@ func (r *Registry) Run(ctx context.Context) {
 
 // scan brings the drivers in line with the sockets, and returns when to look again.
 func (r *Registry) scan(ctx context.Context, failed map[string]attempt) time.Duration {
+	if !r.NodeKnown() {
+		return firstRetry
+	}
 	sockets, err := sockets(r.Dir)
 	if err != nil {
 		r.Logger.Warn("look for CSI drivers", "error", err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
@@ -80,6 +81,9 @@ func (w *world) within(t *testing.T) *world {
 func (w *world) check(c testCase) {
 	w.t.Helper()
 	w.program(c.nodePorts, c.offers...)
+	// A UDP client that happens to get the port of one in an earlier case would
+	// go on with that one's conversation, rightly.
+	w.hosts["node"].must(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	for _, e := range c.expect {
 		for _, network := range []string{"tcp", "udp"} {
 			if problem := w.expect(network, e); problem != "" {
