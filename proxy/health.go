@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -17,8 +18,9 @@ import (
 )
 
 // health tells others how the proxy does: /healthz and /livez for load
-// balancers and supervisors, /metrics for Prometheus.
+// balancers and supervisors, /metrics for Prometheus, /proxyMode for people.
 type health struct {
+	mode     string
 	lastSync atomic.Pointer[time.Time]
 	// pending is when the oldest change came that is not programmed yet; nil for none.
 	pending atomic.Pointer[time.Time]
@@ -33,8 +35,9 @@ type health struct {
 // twice its sync period.
 const patience = time.Minute
 
-func newHealth() *health {
+func newHealth(mode string) *health {
 	h := &health{
+		mode:     mode,
 		registry: prometheus.NewRegistry(),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kubeproxy_sync_proxy_rules_duration_seconds",
@@ -98,6 +101,10 @@ func (h *health) serve(ctx context.Context, healthAddress, metricsAddress string
 	alive.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { h.answer(w, h.healthy() && h.eligible.Load()) })
 	alive.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { h.answer(w, h.healthy()) })
 	metrics := http.NewServeMux()
+	metrics.HandleFunc("/proxyMode", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, h.mode) // the client is gone when this fails
+	})
 	metrics.Handle("/metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
 
 	group, ctx := errgroup.WithContext(ctx)

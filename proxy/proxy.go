@@ -131,7 +131,7 @@ type Proxy struct {
 func New(config Config) (*Proxy, error) {
 	p := &Proxy{
 		config: config, node: table.Node{Name: config.NodeName, NodePorts: config.NodePorts},
-		changed: make(chan struct{}, 1), health: newHealth(),
+		changed: make(chan struct{}, 1), health: newHealth(config.Mode),
 	}
 	if instrumented, has := config.Backend.(Instrumented); has {
 		for _, collector := range instrumented.Collectors() {

@@ -45,7 +45,7 @@ type Proxy struct {
 	// StateDir keeps what has to be known at a start while the API is away.
 	StateDir string `yaml:"stateDir" help:"folder of what has to be known at a start while the API is away"`
 
-	// HealthPort serves /healthz and /livez; MetricsPort serves /metrics on loopback. 0 turns one off.
+	// HealthPort serves /healthz and /livez; MetricsPort serves /metrics and /proxyMode on loopback. 0 turns one off.
 	HealthPort  int `yaml:"healthPort" help:"port of /healthz; 0 turns it off"`
 	MetricsPort int `yaml:"metricsPort" help:"loopback port of /metrics; 0 turns it off"`
 

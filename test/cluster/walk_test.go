@@ -27,7 +27,7 @@ func TestAUserWalksThroughACluster(t *testing.T) {
 	h := NewHost(t, "skiff-walk")
 	mirror := h.Registry()
 	before := h.traces()
-	if said := h.Up("--registry-config-dir", mirror); !strings.Contains(said, "export KUBECONFIG=") {
+	if said := h.Up("--registry-config-dir", mirror); !strings.Contains(said, "export KUBECONFIG=") || !strings.Contains(said, "nftables, DNS at 10.96.0.10") {
 		t.Fatalf("up says %q", said)
 	}
 

@@ -94,7 +94,7 @@ func TestPodsEndureTheDeathsOfDaemons(t *testing.T) {
 	}
 
 	c := &churn{node: n}
-	k := newKiller(n, *seed, spared, t.Logf)
+	k := newKiller(n, *seed, spared)
 	during, stop := context.WithTimeout(ctx, *length)
 	defer stop()
 	var group sync.WaitGroup

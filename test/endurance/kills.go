@@ -21,14 +21,13 @@ type killer struct {
 	spared map[string]bool
 	// kills counts what was killed, by name.
 	kills map[string]*atomic.Int64
-	say   func(format string, arguments ...any)
 }
 
 // victims are what may be killed, and how often compared with each other.
 var victims = []string{"skiff-agent", "skiff-agent", "skiff-agent", "containerd", "containerd", "shim", "shim", "shim", "agent and containerd"}
 
-func newKiller(n *node, seed uint64, spared map[string]bool, say func(string, ...any)) *killer {
-	k := &killer{node: n, random: rand.New(rand.NewPCG(seed, 1)), spared: spared, say: say, kills: map[string]*atomic.Int64{}}
+func newKiller(n *node, seed uint64, spared map[string]bool) *killer {
+	k := &killer{node: n, random: rand.New(rand.NewPCG(seed, 1)), spared: spared, kills: map[string]*atomic.Int64{}}
 	for _, victim := range victims {
 		k.kills[victim] = new(atomic.Int64)
 	}

@@ -104,7 +104,7 @@ func (p *progress) untilReady(ctx context.Context) error {
 		if err := poll(ctx, func() bool { return healthy(ctx, url) }); err != nil {
 			return fmt.Errorf("wait for the proxy at %s: %w", url, err)
 		}
-		p.step("proxy", p.configurations.proxy.Mode+", DNS at "+p.configurations.proxy.DNS.Address)
+		p.step("proxy", p.proxyMode(ctx)+", DNS at "+p.configurations.proxy.DNS.Address)
 	}
 	return nil
 }
@@ -133,16 +133,42 @@ func markControl(ctx context.Context, client kubernetes.Interface, name string) 
 }
 
 func healthy(ctx context.Context, url string) bool {
+	_, err := get(ctx, url)
+	return err == nil
+}
+
+// proxyMode is the mode the proxy chose; as configured when it does not tell.
+func (p *progress) proxyMode(ctx context.Context) string {
+	c := p.configurations.proxy
+	if c.MetricsPort == 0 {
+		return c.Mode
+	}
+	mode, err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/proxyMode", c.MetricsPort))
+	if err != nil {
+		return c.Mode
+	}
+	return mode
+}
+
+// maxAnswer is more than any answer that is asked for here has, in bytes.
+const maxAnswer = 4096
+
+// get returns what a daemon of this machine answers.
+func get(ctx context.Context, url string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false
+		return "", err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return false
+		return "", err
 	}
-	response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	return string(data), err
 }
 
 // next says what to type now.
