@@ -12,9 +12,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/skiff-run/skiff/internal/durable"
 )
 
 // APIVersion is the version of the configuration files this release reads.
@@ -58,27 +59,15 @@ func Load(path, kind string, into any) error {
 	return nil
 }
 
-// Write stores the configuration at path at once or not at all, readable by root only.
+// Write stores the configuration at path at once or not at all. A new file is
+// readable by the owner of its folder only, one that was there stays whose it was.
 func Write(path string, configuration any) error {
 	data, err := yaml.Marshal(configuration)
 	if err != nil {
 		return fmt.Errorf("encode configuration %s: %w", path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write configuration: %w", err)
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("write configuration: %w", err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(data)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write configuration %s: %w", path, err)
+	if err := durable.WriteFile(path, data); err != nil {
+		return fmt.Errorf("configuration: %w", err)
 	}
 	return nil
 }

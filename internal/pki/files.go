@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/skiff-run/skiff/internal/durable"
 )
 
 func encode(template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer) (Pair, error) {
@@ -124,23 +126,6 @@ func writePair(dir, name string, pair Pair) error {
 	return WriteFile(filepath.Join(dir, name+".crt"), pair.Certificate)
 }
 
-// WriteFile replaces a file at once or not at all, readable by its owner only.
-func WriteFile(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("make folder of %s: %w", path, err)
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(data)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
+// WriteFile replaces a file at once or not at all. A new one is readable by the
+// owner of its folder only, one that was there stays whose it was.
+func WriteFile(path string, data []byte) error { return durable.WriteFile(path, data) }

@@ -48,7 +48,8 @@ func (o *Options) withUnitStopped(work func() error) (err error) {
 		if err := systemctl("stop", unit("control")); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, systemctl("start", unit("control"))) }()
+		defer func() { err = errors.Join(err, systemctl("start", "--no-block", unit("control"))) }()
 	}
-	return work()
+	// Whatever became of the work: what it wrote is the daemon's.
+	return errors.Join(work(), o.handOver())
 }

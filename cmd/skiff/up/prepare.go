@@ -80,8 +80,16 @@ func answers(socket string) bool {
 }
 
 // prepare makes folders and configuration files and, on a control machine, the
-// certificates and kubeconfigs: a worker got its own when it joined.
+// certificates and kubeconfigs: a worker got its own when it joined. Under
+// systemd they are then those users' that the units run as.
 func (o *Options) prepare(c configurations) error {
+	if err := o.makeFiles(c); err != nil {
+		return err
+	}
+	return o.handOver()
+}
+
+func (o *Options) makeFiles(c configurations) error {
 	for _, dir := range []string{o.Data(), filepath.Dir(o.Config("x")), o.Logs(), c.agent.StaticPodPath} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make folder: %w", err)

@@ -123,6 +123,9 @@ func (o *Options) Start(ctx context.Context, p *Plan, out io.Writer) error {
 			return err
 		}
 	} else {
+		if err := o.handOver(); err != nil {
+			return err
+		}
 		watch.begun()
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not within %s; see the logs: %s", startLimit, o.logHint()))
