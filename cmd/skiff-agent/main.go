@@ -40,7 +40,9 @@ func newCommand() *cobra.Command {
 		Short: "Run the pods of this machine",
 		Long: `Run the pods the API server assigned to this machine, through containerd.
 Pods keep running when the daemon stops, so it can be restarted at any time;
-"skiff-agent cleanup" ends them and removes everything the agent made.`,
+"skiff-agent cleanup" ends them and removes everything the agent made.
+
+` + config.Help(config.AgentKind),
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
 	flags := config.AddFlags(command.PersistentFlags(), config.AgentKind, configuration)
@@ -48,7 +50,7 @@ Pods keep running when the daemon stops, so it can be restarted at any time;
 		if err := flags.Complete(); err != nil {
 			return err
 		}
-		return run(cmd.Context(), configuration)
+		return run(cmd.Context(), configuration, flags)
 	}
 	command.AddCommand(&cobra.Command{
 		Use:   "cleanup",
@@ -68,11 +70,12 @@ Pods keep running when the daemon stops, so it can be restarted at any time;
 	return command
 }
 
-func run(ctx context.Context, c *config.Agent) error {
+func run(ctx context.Context, c *config.Agent, flags *config.Flags[config.Agent]) error {
 	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
 	if err != nil {
 		return err
 	}
+	flags.Report(logger)
 	// Libraries log through klog; what they say at verbosity 0 is worth a warning here.
 	klog.SetLogger(logr.FromSlogHandler(quiet{logger.Handler()}))
 	name, err := nodeName(c)

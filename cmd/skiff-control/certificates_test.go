@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -71,7 +72,8 @@ func newCluster(t *testing.T) *cluster {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, c) }()
+	flags := config.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError), config.ControlKind, c)
+	go func() { ended <- run(ctx, c, flags) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -41,7 +41,9 @@ func newCommand() *cobra.Command {
 		Short: "Serve the Kubernetes API, keep its state, schedule and control",
 		Long: `Serve the Kubernetes API, keep its state in a replicated store, and run the
 scheduler and the controllers. It may be killed at any moment and started again:
-nothing acknowledged is lost and running pods do not notice.`,
+nothing acknowledged is lost and running pods do not notice.
+
+` + config.Help(config.ControlKind),
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
 	flags := config.AddFlags(command.Flags(), config.ControlKind, configuration)
@@ -49,16 +51,17 @@ nothing acknowledged is lost and running pods do not notice.`,
 		if err := flags.Complete(); err != nil {
 			return err
 		}
-		return run(cmd.Context(), configuration)
+		return run(cmd.Context(), configuration, flags)
 	}
 	return command
 }
 
-func run(ctx context.Context, c *config.Control) (err error) {
+func run(ctx context.Context, c *config.Control, flags *config.Flags[config.Control]) (err error) {
 	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
 	if err != nil {
 		return err
 	}
+	flags.Report(logger)
 	// A machine that was off for a year has to renew before it can serve.
 	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
 		logger.Warn("certificates renewed at the start", "names", renewed, "error", err)

@@ -41,7 +41,9 @@ func newCommand() *cobra.Command {
 		Short: "Serve service addresses and cluster DNS on this machine",
 		Long: `Program this machine's kernel so that service addresses lead to pods, and
 answer the cluster's DNS names. The rules stay when the daemon stops, so it can
-be restarted at any time; "skiff-proxy cleanup" removes them.`,
+be restarted at any time; "skiff-proxy cleanup" removes them.
+
+` + config.Help(config.ProxyKind),
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
 	flags := config.AddFlags(command.PersistentFlags(), config.ProxyKind, configuration)
@@ -58,7 +60,7 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 		case once:
 			return runOnce(cmd.Context(), configuration, print, cmd.OutOrStdout())
 		}
-		return run(cmd.Context(), configuration)
+		return run(cmd.Context(), configuration, flags)
 	}
 	command.AddCommand(&cobra.Command{
 		Use:   "cleanup",
@@ -71,11 +73,12 @@ be restarted at any time; "skiff-proxy cleanup" removes them.`,
 	return command
 }
 
-func run(ctx context.Context, c *config.Proxy) error {
+func run(ctx context.Context, c *config.Proxy, flags *config.Flags[config.Proxy]) error {
 	settings, connection, err := prepare(c)
 	if err != nil {
 		return err
 	}
+	flags.Report(settings.Logger)
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}

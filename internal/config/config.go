@@ -2,8 +2,9 @@
 // in which an unknown or repeated field is an error that names its line.
 //
 // Each kind has a Default function with every default in one place, and a
-// Validate method whose errors name the field. Flags are applied by the
-// daemons' mains on top of what the file says.
+// Validate method whose errors name the field. A daemon's configuration is, in
+// rising order of weight: defaults, its file, the drop-ins beside that,
+// environment variables, flags.
 package config
 
 import (
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 
 	"go.yaml.in/yaml/v3"
 
@@ -30,6 +32,8 @@ type TypeMeta struct {
 // Load reads the file at path into the configuration, which already holds the
 // defaults: what the file does not mention keeps its value. Field names that
 // are unknown, duplicated or of the wrong type are errors with file and line.
+// Lists replace what was there, maps are merged key by key, and a key whose value
+// is null is removed.
 func Load(path, kind string, into any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -56,7 +60,35 @@ func Load(path, kind string, into any) error {
 	if err := decoder.Decode(&extra); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("configuration %s: holds more than one document; keep one", path)
 	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if len(document.Content) > 0 {
+		removeNulls(document.Content[0], reflect.ValueOf(into).Elem())
+	}
 	return nil
+}
+
+// removeNulls takes out of the maps in value the keys that the node gives as
+// null: decoding leaves them there without a value.
+func removeNulls(node *yaml.Node, value reflect.Value) {
+	if node.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, content := node.Content[i].Value, node.Content[i+1]
+		switch value.Kind() {
+		case reflect.Map:
+			if content.ShortTag() == "!!null" && !value.IsNil() {
+				value.SetMapIndex(reflect.ValueOf(key).Convert(value.Type().Key()), reflect.Value{})
+			}
+		case reflect.Struct:
+			if field, found := fieldNamed(value, key); found {
+				removeNulls(content, field)
+			}
+		}
+	}
 }
 
 // Write stores the configuration at path at once or not at all. A new file is

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-func complete(t *testing.T, kind string, configuration Validator, file string, args ...string) error {
+func complete[C any, P validated[C]](t *testing.T, kind string, configuration P, file string, args ...string) error {
 	t.Helper()
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	flags := AddFlags(set, kind, configuration)
@@ -27,8 +27,10 @@ func complete(t *testing.T, kind string, configuration Validator, file string, a
 }
 
 func TestDefaultsAreValid(t *testing.T) {
-	for kind, configuration := range map[string]Validator{ControlKind: DefaultControl(), AgentKind: DefaultAgent(), ProxyKind: DefaultProxy()} {
-		if err := complete(t, kind, configuration, ""); err != nil {
+	for kind, err := range map[string]error{
+		ControlKind: complete(t, ControlKind, DefaultControl(), ""), AgentKind: complete(t, AgentKind, DefaultAgent(), ""), ProxyKind: complete(t, ProxyKind, DefaultProxy(), ""),
+	} {
+		if err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}

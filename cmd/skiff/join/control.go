@@ -3,7 +3,6 @@ package join
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -11,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/internal/pki"
 	"github.com/skiff-run/skiff/raftstore"
@@ -49,8 +49,15 @@ func (j *joining) becomeControl(ctx context.Context) error {
 	}
 	if len(grant.Encryption) > 0 {
 		const name = "encryption.yaml"
-		control.EncryptionConfig = filepath.Join(j.options.PKI(), name)
-		if err := errors.Join(pki.Install(j.options.PKI(), map[string][]byte{name: grant.Encryption}), j.options.Save(j.plan)); err != nil {
+		if err := pki.Install(j.options.PKI(), map[string][]byte{name: grant.Encryption}); err != nil {
+			return err
+		}
+		if err := j.options.Change(j.plan, func(control *config.Control, _ *config.Agent, _ *config.Proxy) {
+			control.EncryptionConfig = filepath.Join(j.options.PKI(), name)
+		}); err != nil {
+			return err
+		}
+		if err := j.options.Save(j.plan); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/skiff-run/skiff/cmd/skiff/up"
+	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/operator"
 )
 
@@ -60,7 +61,9 @@ func Init(ctx context.Context, o *up.Options, ttl time.Duration, out io.Writer) 
 		return fmt.Errorf("the cluster's authority: %w", err)
 	}
 	// From now on a lost disk must not found a second cluster here.
-	plan.Control.Join = plan.Control.PeerPort != 0
+	if err := o.Change(plan, func(control *config.Control, _ *config.Agent, _ *config.Proxy) { control.Join = control.PeerPort != 0 }); err != nil {
+		return err
+	}
 	if err := o.Save(plan); err != nil {
 		return err
 	}

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/skiff-run/skiff/cmd/skiff/up"
+	"github.com/skiff-run/skiff/internal/config"
 	"github.com/skiff-run/skiff/internal/operator"
 	"github.com/skiff-run/skiff/internal/pki"
 )
@@ -98,13 +101,17 @@ func (j *joining) prepare(ctx context.Context) error {
 			return err
 		}
 		o.NodeIP, o.AddressFound = address, true
-		fmt.Fprintf(j.out, "This machine's address is %s, by which it reaches %s; another one is chosen with --node-ip.\n", address, j.cluster.address)
 	}
 	var err error
 	if j.plan, err = o.Plan(terms.Role); err != nil {
 		return err
 	}
-	j.agree(terms)
+	if o.AddressFound && j.plan.Agent.NodeIP == o.NodeIP {
+		fmt.Fprintf(j.out, "This machine's address is %s, by which it reaches %s; another one is chosen with --node-ip.\n", o.NodeIP, j.cluster.address)
+	}
+	if err := j.agree(terms); err != nil {
+		return err
+	}
 	if !o.Running() {
 		if err := j.plan.CheckPorts(); err != nil {
 			return err
@@ -115,20 +122,21 @@ func (j *joining) prepare(ctx context.Context) error {
 }
 
 // agree sets what every machine of the cluster must have the same.
-func (j *joining) agree(terms operator.Terms) {
-	s, control, agent, proxy := terms.Settings, j.plan.Control, j.plan.Agent, j.plan.Proxy
-	control.ServiceCIDR, control.PodCIDR, control.NodeCIDRMaskSize = s.ServiceCIDR, s.PodCIDR, s.NodeCIDRMaskSize
-	control.NodePortRange, control.ClusterDomain, control.ClusterName, control.Port = s.NodePortRange, s.ClusterDomain, s.ClusterName, s.Port
-	agent.ClusterCIDR, proxy.ClusterCIDR = s.PodCIDR, s.PodCIDR
-	agent.ClusterDomain, proxy.DNS.ClusterDomain = s.ClusterDomain, s.ClusterDomain
-	agent.ClusterDNS, proxy.DNS.Address = []string{s.ClusterDNS}, s.ClusterDNS
-	addresses := terms.ControlAddresses
-	if terms.Role == operator.Control {
-		control.Join = true
-		own := control.Address()
-		addresses = append([]string{own}, slices.DeleteFunc(slices.Clone(addresses), func(each string) bool { return each == own })...)
-	}
-	agent.ControlAddresses, proxy.ControlAddresses = addresses, addresses
+func (j *joining) agree(terms operator.Terms) error {
+	s, addresses := terms.Settings, terms.ControlAddresses
+	return j.options.Change(j.plan, func(control *config.Control, agent *config.Agent, proxy *config.Proxy) {
+		control.ServiceCIDR, control.PodCIDR, control.NodeCIDRMaskSize = s.ServiceCIDR, s.PodCIDR, s.NodeCIDRMaskSize
+		control.NodePortRange, control.ClusterDomain, control.ClusterName, control.Port = s.NodePortRange, s.ClusterDomain, s.ClusterName, s.Port
+		agent.ClusterCIDR, proxy.ClusterCIDR = s.PodCIDR, s.PodCIDR
+		agent.ClusterDomain, proxy.DNS.ClusterDomain = s.ClusterDomain, s.ClusterDomain
+		agent.ClusterDNS, proxy.DNS.Address = []string{s.ClusterDNS}, s.ClusterDNS
+		if terms.Role == operator.Control {
+			control.Join = true
+			own := net.JoinHostPort(j.plan.Control.AdvertiseAddress, strconv.Itoa(s.Port))
+			addresses = append([]string{own}, slices.DeleteFunc(slices.Clone(terms.ControlAddresses), func(each string) bool { return each == own })...)
+		}
+		agent.ControlAddresses, proxy.ControlAddresses = addresses, addresses
+	})
 }
 
 // run takes the steps, each of which may have been taken before.

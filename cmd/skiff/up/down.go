@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +105,7 @@ func (o *Options) cleanUp(ctx context.Context, name, configuration string, out i
 	var output bytes.Buffer
 	command := exec.CommandContext(ctx, binary, "cleanup", "--config", configuration)
 	command.Stdout, command.Stderr = &output, &output
+	command.Env = config.WithoutEnvironment(os.Environ())
 	if err := command.Run(); err != nil {
 		return fmt.Errorf("clean up after %s: %w\n%s", name, err, output.String())
 	}
@@ -114,11 +117,7 @@ func (o *Options) cleanUp(ctx context.Context, name, configuration string, out i
 // ours keeps its images.
 func Reset(ctx context.Context, l Layout, out io.Writer) error {
 	// What to remove is read before Down removes the configuration.
-	agent := config.DefaultAgent()
-	rootDir, podLogs, links := l.path("var/lib/kubelet"), l.path("var/log/pods"), l.path("var/log/containers")
-	if err := config.Load(l.Config("agent"), config.AgentKind, agent); err == nil {
-		rootDir, podLogs, links = agent.RootDir, agent.PodLogsDir, agent.ContainerLogsDir
-	}
+	agent := l.agent()
 	if err := Down(ctx, l, out); err != nil {
 		return err
 	}
@@ -129,7 +128,7 @@ func Reset(ctx context.Context, l Layout, out io.Writer) error {
 		}
 	}
 	folders := []string{
-		l.Data(), l.PKI(), l.Run(), l.Logs(), rootDir, podLogs, links,
+		l.Data(), l.PKI(), l.Run(), l.Logs(), agent.RootDir, agent.PodLogsDir, agent.ContainerLogsDir,
 		l.AdminKubeconfig(), l.Kubeconfig("agent"), l.Kubeconfig("proxy"), l.serversFile(),
 	}
 	// What init or join wrote goes; what people wrote for "skiff up" stays.
@@ -155,5 +154,28 @@ func Reset(ctx context.Context, l Layout, out io.Writer) error {
 		_ = os.Remove(folder)
 	}
 	fmt.Fprintln(out, "removed the cluster's data, certificates and logs")
+	for _, name := range daemons {
+		if kept, err := config.DropIns(l.UserConfig(name)); err == nil && len(kept) > 0 {
+			fmt.Fprintf(out, "kept what people wrote: %s\n", strings.Join(kept, ", "))
+		}
+	}
 	return nil
+}
+
+// agent is what the agent runs with or, where it does not run, would.
+func (l Layout) agent() *config.Agent {
+	agent := config.DefaultAgent()
+	if err := config.Load(l.Config("agent"), config.AgentKind, agent); err == nil {
+		return agent
+	}
+	o := &Options{Layout: l}
+	agent = o.defaults().agent
+	path := l.UserConfig("agent")
+	if err := config.Load(path, config.AgentKind, agent); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return o.defaults().agent // its files cannot be read: the usual places
+	}
+	if err := mergeOver(path, config.AgentKind, agent); err != nil {
+		return o.defaults().agent
+	}
+	return agent
 }

@@ -3,14 +3,8 @@ package up
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/pflag"
-
-	"github.com/skiff-run/skiff/internal/config"
-	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // Options of a cluster on one machine. Zero values of the texts and numbers
@@ -80,117 +74,6 @@ func (o *Options) AddMachineFlags(set *pflag.FlagSet) {
 	set.StringVar(&o.ContainerdAddress, "containerd-address", "", "socket of a running containerd; the machine's own, or a new one, when empty")
 	set.StringVar(&o.ContainerdBinary, "containerd", "containerd", "containerd program to start when none is running")
 	set.StringVar(&o.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
-}
-
-// configurations are the three daemons' configurations for these options. On
-// a worker control means nothing.
-type configurations struct {
-	role    operator.Role
-	control *config.Control
-	agent   *config.Agent
-	proxy   *config.Proxy
-}
-
-// configure merges, in rising order of weight: defaults, the places of the
-// layout, the files in /etc/skiff, and the options.
-func (o *Options) configure() (configurations, error) {
-	c := configurations{control: config.DefaultControl(), agent: config.DefaultAgent(), proxy: config.DefaultProxy()}
-	var err error
-	if c.role, err = o.role(); err != nil {
-		return c, err
-	}
-	c.control.DataDir = filepath.Join(o.Data(), "control")
-	c.control.PKIDir = o.PKI()
-	c.agent.Kubeconfig, c.proxy.Kubeconfig = o.Kubeconfig("agent"), o.Kubeconfig("proxy")
-	c.proxy.StateDir = filepath.Join(o.Data(), "proxy")
-	c.agent.ClientCAFile = filepath.Join(o.PKI(), "ca.crt")
-	c.agent.TLSCertFile = filepath.Join(o.PKI(), "agent-server.crt")
-	c.agent.TLSKeyFile = filepath.Join(o.PKI(), "agent-server.key")
-	c.agent.RootDir, c.agent.StateDir, c.agent.RunDir = o.path("var/lib/kubelet"), filepath.Join(o.Data(), "agent"), o.Run()
-	c.agent.PodLogsDir, c.agent.ContainerLogsDir = o.path("var/log/pods"), o.path("var/log/containers")
-	c.agent.StaticPodPath = o.path("etc/skiff/pods")
-	c.agent.LocalVolumesDir = filepath.Join(o.Data(), "volumes")
-	c.agent.RegistryConfigDir = o.path("etc/containerd/certs.d")
-	c.agent.ContainerdAddress = o.ContainerdSocket()
-
-	for _, file := range []struct {
-		daemon, kind string
-		into         any
-	}{{"control", config.ControlKind, c.control}, {"agent", config.AgentKind, c.agent}, {"proxy", config.ProxyKind, c.proxy}} {
-		path := o.UserConfig(file.daemon)
-		if _, err := os.Stat(path); err != nil {
-			continue
-		}
-		if err := config.Load(path, file.kind, file.into); err != nil {
-			return c, err
-		}
-	}
-	if c.role == operator.Worker {
-		c.agent.RotateCertificates, c.proxy.RotateCertificates = true, true
-	}
-	if err := o.override(c); err != nil {
-		return c, err
-	}
-	for _, each := range []struct {
-		daemon        string
-		configuration config.Validator
-	}{{"control", c.control}, {"agent", c.agent}, {"proxy", c.proxy}} {
-		if errs := each.configuration.Validate(); len(errs) > 0 {
-			return c, fmt.Errorf("configuration of %s: %w", each.daemon, errs.ToAggregate())
-		}
-	}
-	return c, nil
-}
-
-func (o *Options) override(c configurations) error {
-	set := func(value string, fields ...*string) {
-		for _, f := range fields {
-			if value != "" {
-				*f = value
-			}
-		}
-	}
-	setPort := func(value int, f *int) {
-		if value != 0 {
-			*f = value
-		}
-	}
-	if o.NodeName == "" && c.agent.NodeName == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("find the host name: %w; give --node-name", err)
-		}
-		o.NodeName = strings.ToLower(name)
-	}
-	if o.NodeIP == "" && c.agent.NodeIP == "" {
-		address, err := defaultAddress()
-		if err != nil {
-			return err
-		}
-		o.NodeIP, o.AddressFound = address, true
-	}
-	set(o.NodeName, &c.agent.NodeName, &c.proxy.NodeName)
-	set(o.NodeIP, &c.agent.NodeIP, &c.control.AdvertiseAddress)
-	set(c.agent.NodeIP, &c.control.AdvertiseAddress)
-	set(c.agent.NodeName, &c.proxy.NodeName, &c.control.NodeName)
-	setPort(o.Port, &c.control.Port)
-	setPort(o.PeerPort, &c.control.PeerPort)
-	setPort(o.AgentPort, &c.agent.Port)
-	setPort(o.HealthPort, &c.proxy.HealthPort)
-	setPort(o.MetricsPort, &c.proxy.MetricsPort)
-	set(o.ServiceCIDR, &c.control.ServiceCIDR)
-	set(o.PodCIDR, &c.control.PodCIDR)
-	set(c.control.PodCIDR, &c.agent.ClusterCIDR, &c.proxy.ClusterCIDR)
-	set(o.ClusterDNS, &c.proxy.DNS.Address)
-	if o.ClusterDNS != "" {
-		c.agent.ClusterDNS = []string{o.ClusterDNS}
-	}
-	set(o.Bridge, &c.agent.Bridge)
-	set(o.CgroupRoot, &c.agent.CgroupRoot)
-	set(o.RegistryConfigDir, &c.agent.RegistryConfigDir)
-	set(o.ContainerdAddress, &c.agent.ContainerdAddress)
-	set(o.LogLevel, &c.control.LogLevel, &c.agent.LogLevel, &c.proxy.LogLevel)
-	return nil
 }
 
 // defaultAddress is the address this machine uses towards the world: the

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/skiff-run/skiff/internal/config"
 )
 
 // rotateAt is the size in bytes at which a log is put aside when its daemon starts.
@@ -43,6 +45,7 @@ func (p program) start() (*exec.Cmd, error) {
 	defer log.Close()
 	command := exec.Command(p.args[0], p.args[1:]...)
 	command.Stdout, command.Stderr = log, log
+	command.Env = config.WithoutEnvironment(os.Environ()) // its file has it all
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)

@@ -2,46 +2,21 @@ package up
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/skiff-run/skiff/internal/config"
-	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // goneAfter is how long a daemon may be missing before a start is given up: it
 // ended, and what it had to say is at the end of its log.
 const goneAfter = 1500 * time.Millisecond
 
-// Plan is what Start will run: the configurations of this machine's daemons,
-// for whoever prepares it to read and to complete.
-type Plan struct {
-	Control *config.Control
-	Agent   *config.Agent
-	Proxy   *config.Proxy
-	c       configurations
-}
-
 // Check finds what this machine lacks before anything is changed.
 func (o *Options) Check() error { return o.check() }
-
-// Plan merges defaults, files and options for a machine of the role.
-func (o *Options) Plan(role operator.Role) (*Plan, error) {
-	c, err := o.configure()
-	if err != nil {
-		return nil, err
-	}
-	c.role = role
-	return &Plan{Control: c.control, Agent: c.agent, Proxy: c.proxy, c: c}, nil
-}
 
 // Running says whether daemons of this machine run.
 func (o *Options) Running() bool {
@@ -51,57 +26,9 @@ func (o *Options) Running() bool {
 	return o.systemd() && systemctl("is-active", "--quiet", unit("agent")) == nil
 }
 
-// CheckPorts finds ports of the plan that another program has. It is asked
-// while no daemon of this machine runs.
-func (p *Plan) CheckPorts() error {
-	type use struct {
-		flag string
-		port int
-	}
-	uses := []use{{"--agent-port", p.Agent.Port}, {"--proxy-health-port", p.Proxy.HealthPort}, {"--proxy-metrics-port", p.Proxy.MetricsPort}}
-	if p.c.role == operator.Control {
-		uses = append(uses, use{"--port", p.Control.Port}, use{"--peer-port", p.Control.PeerPort})
-	}
-	var errs []error
-	for _, each := range uses {
-		if each.port == 0 {
-			continue
-		}
-		listener, err := net.Listen("tcp", ":"+strconv.Itoa(each.port))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("port %d (%s) is taken: stop the program that has it (ss -ltnp), or choose another port: %w", each.port, each.flag, err))
-			continue
-		}
-		listener.Close()
-	}
-	return errors.Join(errs...)
-}
-
-// Save writes the plan into /etc/skiff, where people and systemd's units find
-// it and every later start takes it from. An address that every start would find
-// again is left out, so that a machine may get another one.
-func (o *Options) Save(p *Plan) error {
-	c := p.c
-	if again, err := defaultAddress(); err == nil && o.AddressFound && again == c.agent.NodeIP {
-		control, agent := *c.control, *c.agent
-		control.AdvertiseAddress, agent.NodeIP = "", ""
-		c.control, c.agent = &control, &agent
-	}
-	for _, name := range daemonsOf(c.role) {
-		configuration := c.of(name)
-		if errs := configuration.Validate(); len(errs) > 0 {
-			return fmt.Errorf("configuration of %s: %w", name, errs.ToAggregate())
-		}
-		if err := config.Write(o.UserConfig(name), configuration); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Prepare makes the plan's folders and files and, on a control machine, its
 // certificates and kubeconfigs. Start does it too.
-func (o *Options) Prepare(p *Plan) error { return o.prepare(p.c) }
+func (o *Options) Prepare(p *Plan) error { return o.prepare(p.effective) }
 
 // Start prepares the plan's files, starts the daemons in the background, and
 // returns when the node is Ready. When they do not come up they are left as
@@ -109,13 +36,13 @@ func (o *Options) Prepare(p *Plan) error { return o.prepare(p.c) }
 // are only waited for.
 func (o *Options) Start(ctx context.Context, p *Plan, out io.Writer) error {
 	begin := time.Now()
-	watch := &progress{out: out, begin: begin, options: o, configurations: p.c}
+	watch := &progress{out: out, begin: begin, options: o, configurations: p.effective}
 	if !o.Running() {
 		watch.since = begin
 		if err := o.stopLeftovers(ctx); err != nil {
 			return err
 		}
-		if err := o.prepare(p.c); err != nil {
+		if err := o.prepare(p.effective); err != nil {
 			return err
 		}
 		watch.begun()
@@ -161,7 +88,7 @@ func (o *Options) launch(ctx context.Context, p *Plan, out io.Writer) error {
 
 // watch returns an error when a daemon is missing for longer than a restart takes.
 func (o *Options) watch(ctx context.Context, p *Plan) error {
-	names := daemonsOf(p.c.role)
+	names := daemonsOf(p.effective.role)
 	if _, err := os.Stat(o.PIDFile(containerd)); err == nil && !o.systemd() {
 		names = append([]string{containerd}, names...)
 	}
@@ -239,7 +166,7 @@ func (o *Options) systemd() bool {
 
 func (o *Options) systemdStart(p *Plan) error {
 	arguments := []string{"enable", "--now", "--no-block"}
-	for _, name := range daemonsOf(p.c.role) {
+	for _, name := range daemonsOf(p.effective.role) {
 		arguments = append(arguments, unit(name))
 	}
 	if err := systemctl("daemon-reload"); err != nil {
