@@ -20,6 +20,14 @@ build: ## build the four programs into bin/
 print-ldflags:
 	@echo "$(LDFLAGS)"
 
+.PHONY: deb
+deb: ## make the Debian packages in dist/; ARCH=arm64 for another machine, REVISION=2 for an upgrade
+	ARCH='$(ARCH)' REVISION='$(REVISION)' hack/packages.sh deb
+
+.PHONY: tarball
+tarball: ## make an archive with install.sh for other distributions in dist/; ARCH=arm64 for another machine
+	ARCH='$(ARCH)' hack/packages.sh tarball
+
 .PHONY: deps
 deps: ## install what is missing from Debian: containerd, runc, nftables, conntrack
 	hack/deps.sh
