@@ -5,17 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"strings"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/klog/v2"
 
 	"github.com/skiff-run/skiff/agent"
 	"github.com/skiff-run/skiff/agent/node"
@@ -76,8 +73,7 @@ func run(ctx context.Context, c *config.Agent, flags *config.Flags[config.Agent]
 		return err
 	}
 	flags.Report(logger)
-	// Libraries log through klog; what they say at verbosity 0 is worth a warning here.
-	klog.SetLogger(logr.FromSlogHandler(quiet{logger.Handler()}))
+	daemon.LogLibraries(logger)
 	name, err := nodeName(c)
 	if err != nil {
 		return err
@@ -169,19 +165,3 @@ func nodeIP(c *config.Agent, server string) (net.IP, error) {
 	}
 	return node.RouteAddress(host)
 }
-
-// quiet lowers the libraries' chatter by one level.
-type quiet struct{ slog.Handler }
-
-func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level == slog.LevelInfo {
-		r.Level = slog.LevelDebug
-	}
-	if !q.Handler.Enabled(ctx, r.Level) {
-		return nil
-	}
-	return q.Handler.Handle(ctx, r)
-}
-
-func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
-func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }

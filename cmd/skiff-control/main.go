@@ -62,6 +62,7 @@ func run(ctx context.Context, c *config.Control, flags *config.Flags[config.Cont
 		return err
 	}
 	flags.Report(logger)
+	daemon.LogLibraries(logger)
 	// A machine that was off for a year has to renew before it can serve.
 	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
 		logger.Warn("certificates renewed at the start", "names", renewed, "error", err)

@@ -148,6 +148,7 @@ func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
 	if err != nil {
 		return proxy.Config{}, nil, err
 	}
+	daemon.LogLibraries(logger)
 	settings := proxy.Config{NodeName: c.NodeName, Announce: true, NetworkPolicy: c.NetworkPolicy, StateDir: c.StateDir, Logger: logger}
 	if settings.NodeName == "" {
 		host, err := os.Hostname()

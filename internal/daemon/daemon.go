@@ -1,8 +1,10 @@
 // Package daemon holds what the main functions of the three daemons and the
-// command line have in common: structured logging to standard error, shutdown
-// by signal, readiness towards systemd, and one clear line when they fail.
+// command line have in common: structured logging to standard error or systemd's
+// journal, shutdown by signal, readiness towards systemd, and one clear line when
+// they fail.
 //
-// It knows nothing of Kubernetes and nothing of what a daemon does.
+// Of Kubernetes it knows only that pods have namespaces and libraries log through
+// klog, and nothing of what a daemon does.
 package daemon
 
 import (
@@ -52,13 +54,15 @@ func Run(name string, run func(ctx context.Context) error) {
 	err := run(ctx)
 	stop()
 	if err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		complain(name, err)
 		os.Exit(exitCode(err))
 	}
 }
 
-// NewLogger returns the logger of a daemon: text lines on w at level, one of
-// debug, info, warn and error. Under systemd the time is left to the journal.
+// NewLogger returns the logger of a daemon at a level, one of debug, info, warn
+// and error. It writes text lines to w; when that is a standard error which
+// systemd has connected to its journal, it writes to the journal itself, where
+// the attributes become fields.
 func NewLogger(w io.Writer, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if level == "" {
@@ -67,16 +71,18 @@ func NewLogger(w io.Writer, level string) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(strings.ToUpper(level))); err != nil {
 		return nil, fmt.Errorf("logLevel: %q is not one of debug, info, warn, error", level)
 	}
-	opts := &slog.HandlerOptions{Level: l}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
+	if !journals(w) {
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
 	}
-	return slog.New(slog.NewTextHandler(w, opts)), nil
+	// The journal keeps the time of a line on standard error too.
+	return slog.New(newJournalHandler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: withoutTime}))), nil
+}
+
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
 }
 
 // Ready tells the supervisor that the daemon serves: systemd when NOTIFY_SOCKET
