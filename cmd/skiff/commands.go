@@ -25,6 +25,7 @@ against it unchanged.
   skiff init             found a cluster that further machines can join
   skiff token create     print the line by which a machine joins
   skiff join             make this machine part of a cluster
+  skiff check            look whether this machine is fit, and what ails it
   skiff status           show the control machines, the store, and what is wrong
   skiff snapshot save    keep the whole state of the cluster in a file`,
 		SilenceUsage:  true,
@@ -32,7 +33,7 @@ against it unchanged.
 		Version:       version.Version,
 	}
 	root.SetVersionTemplate("skiff {{.Version}}\n")
-	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newStatusCommand(),
+	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newStatusCommand(), newCheckCommand(),
 		newMemberCommand(), newLeaderCommand(), newSnapshotCommand(), newRecoverCommand(), newPKICommand(), &cobra.Command{
 			// Only for the help text: main hands the arguments over before cobra sees them.
 			Use:                "kubectl [arguments]",
