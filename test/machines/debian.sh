@@ -4,25 +4,20 @@
 # machines write to layers over it.
 #   test/machines/debian.sh KERNEL [CACHE]
 set -euo pipefail
+here=$(dirname "$(realpath "$0")")
 kernel=$1
 cache=$(realpath -m "${2:-${XDG_CACHE_HOME:-$HOME/.cache}/skiff/machines}")
 mkdir -p "$cache"
 # Another kernel or recipe makes another disk.
-sum=$(cat "$0" <(basename "$kernel") | sha256sum | cut -c1-12)
+sum=$(cat "$0" "$here/bootstrap.sh" <(basename "$kernel") | sha256sum | cut -c1-12)
 image="$cache/debian-$sum.ext4"
 exec 9>"$cache/lock-debian"
 flock 9
 if [ ! -e "$image" ]; then
-  if [ "$(id -u)" != 0 ]; then
-    echo "the disk of a Debian machine can be made by root only" >&2
-    exit 1
-  fi
   rm -rf "$cache"/debian-*
   root=$cache/debian-$sum.part
   trap 'rm -rf "$root"' EXIT
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,systemd-timesyncd,dbus,udev,kmod,procps,iproute2,iputils-ping,nftables,iptables,ipset,ipvsadm,conntrack,containerd,runc,openssh-server,python3-minimal,curl,ca-certificates,busybox-static \
-    bookworm "$root" http://deb.debian.org/debian >&2
-  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+  "$here/bootstrap.sh" "$root" systemd systemd-sysv systemd-timesyncd dbus udev kmod procps iproute2 iputils-ping nftables iptables ipset ipvsadm conntrack containerd runc openssh-server python3-minimal curl ca-certificates busybox-static
   cp -a "$kernel"/lib/modules/. "$root/usr/lib/modules/"
   # The program comes with the RAM disk, whenever a machine starts.
   cat >"$root/etc/systemd/system/skiff-guest.service" <<'UNIT'
@@ -47,8 +42,6 @@ UNIT
   printf '/dev/vda / ext4 defaults 0 1\n' >"$root/etc/fstab"
   echo machine >"$root/etc/hostname"
   printf '127.0.0.1 localhost machine\n::1 localhost\n' >"$root/etc/hosts"
-  rm -f "$root/etc/resolv.conf" "$root/etc/machine-id"
-  touch "$root/etc/machine-id"
   mkfs.ext4 -q -d "$root" -L machine "$image.part" "${SIZE:-6G}" >&2
   mv "$image.part" "$image"
 fi

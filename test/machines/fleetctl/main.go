@@ -1,0 +1,73 @@
+// Command fleetctl boots a fleet of test machines that stays until it is taken
+// down, for people to look around in.
+//
+//	go run ./test/machines/fleetctl up FOLDER [MACHINES]
+//	go run ./test/machines/fleetctl publish FOLDER PACKAGE...
+//	go run ./test/machines/fleetctl down FOLDER
+//
+// FOLDER is where it lies; its name begins with skm-.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/skiff-run/skiff/test/machines/fleet"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fleetctl:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, arguments []string) error {
+	if len(arguments) < 2 {
+		return fmt.Errorf("usage: fleetctl up FOLDER [MACHINES] | publish FOLDER PACKAGE... | down FOLDER")
+	}
+	verb, rest := arguments[0], arguments[2:]
+	folder, err := filepath.Abs(arguments[1])
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "up":
+		machines := 3
+		if len(rest) > 0 {
+			if machines, err = strconv.Atoi(rest[0]); err != nil || machines < 1 || machines > 9 {
+				return fmt.Errorf("%q is not a number of machines from 1 to 9", rest[0])
+			}
+		}
+		// What a killed run left there.
+		if err := fleet.Traces(folder).Remove(); err != nil {
+			return err
+		}
+		f, err := fleet.Boot(ctx, folder, fleet.Nspawn{}, machines)
+		if err != nil {
+			return err
+		}
+		for _, m := range f.Machines {
+			fmt.Println(m.Name, m.Address)
+		}
+		return nil
+	case "publish":
+		f, err := fleet.Open(folder, fleet.Nspawn{})
+		if err != nil {
+			return err
+		}
+		return f.Publish(ctx, rest...)
+	case "down":
+		return fleet.Traces(folder).Remove()
+	default:
+		return fmt.Errorf("%q is none of up, publish and down", verb)
+	}
+}
