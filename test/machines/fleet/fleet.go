@@ -171,9 +171,18 @@ func (f *Fleet) Command(ctx context.Context, program string, arguments ...string
 }
 
 // Down takes the fleet away with all that was on it.
-func (f *Fleet) Down() error {
-	if err := Traces(f.Folder).Remove(); err != nil {
-		return fmt.Errorf("take fleet %s down: %w", f.Name, err)
+func (f *Fleet) Down() error { return Down(f.Folder) }
+
+// Down takes away the fleet in a folder, or what is left of it.
+func Down(folder string) error {
+	err := Traces(folder).Remove()
+	// Folders that systemd-nspawn itself removes when it has the time to.
+	left, _ := filepath.Glob("/run/systemd/nspawn/propagate/" + filepath.Base(folder) + "-m*") // the pattern is well-formed
+	for _, each := range left {
+		err = errors.Join(err, os.RemoveAll(each))
+	}
+	if err != nil {
+		return fmt.Errorf("take fleet %s down: %w", filepath.Base(folder), err)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func run(ctx context.Context, arguments []string) error {
 			}
 		}
 		// What a killed run left there.
-		if err := fleet.Traces(folder).Remove(); err != nil {
+		if err := fleet.Down(folder); err != nil {
 			return err
 		}
 		f, err := fleet.Boot(ctx, folder, fleet.Nspawn{}, machines)
@@ -66,7 +66,7 @@ func run(ctx context.Context, arguments []string) error {
 		}
 		return f.Publish(ctx, rest...)
 	case "down":
-		return fleet.Traces(folder).Remove()
+		return fleet.Down(folder)
 	default:
 		return fmt.Errorf("%q is none of up, publish and down", verb)
 	}
