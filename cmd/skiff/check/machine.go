@@ -104,7 +104,7 @@ func (m *machine) configure(h *host, o Options) {
 		m.control, m.agent, m.proxy = plan.Control, plan.Agent, plan.Proxy
 		if stand != "" {
 			m.agent.NodeIP, m.control.AdvertiseAddress = "", ""
-		} else if m.nodeIP == "" && !options.AddressFound {
+		} else if m.nodeIP == "" && (!options.AddressFound || options.NodeIP != m.agent.NodeIP) {
 			m.nodeIP = m.agent.NodeIP
 		}
 		return

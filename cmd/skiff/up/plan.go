@@ -96,7 +96,7 @@ func (p *Plan) CheckPorts() error {
 		}
 		listener.Close()
 	}
-	return errors.Join(errs...)
+	return unfit(errors.Join(errs...))
 }
 
 // Save writes the plan into /etc/skiff, where people and systemd's units find

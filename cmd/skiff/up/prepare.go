@@ -34,7 +34,7 @@ func (o *Options) check() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("this machine lacks programs: apt-get install %s", strings.Join(missing, " "))
+		return unfit(fmt.Errorf("this machine lacks programs: apt-get install %s", strings.Join(missing, " ")))
 	}
 	for _, name := range daemons {
 		if _, err := o.binary(name); err != nil {
@@ -42,6 +42,14 @@ func (o *Options) check() error {
 		}
 	}
 	return nil
+}
+
+// unfit is an error of which the machine may be the reason.
+func unfit(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w\n\"skiff check\" looks at this machine and says what helps", err)
 }
 
 // binary finds the program of a daemon.

@@ -144,7 +144,7 @@ func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return err
+			return unfit(err)
 		}
 		p.next()
 		close(settled)

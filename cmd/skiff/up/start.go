@@ -68,7 +68,7 @@ func (o *Options) Start(ctx context.Context, p *Plan, out io.Writer) error {
 	err := watch.untilReady(ctx)
 	fail(nil)
 	<-watching
-	return err
+	return unfit(err)
 }
 
 // launch starts the daemons by systemd where its units are installed, else by
