@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -115,6 +116,7 @@ type Agent struct {
 	Config
 	facts    *node.Facts
 	reserved resources.Reservations
+	vitals   atomic.Pointer[vitals]
 }
 
 // New checks the machine and makes the agent's directories.
@@ -240,6 +242,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	gate.evictor, gate.ending = evictor, ending
+	a.vitals.Store(&vitals{pool: pool, nodes: nodes})
 	enforcer := &enforcer{agent: a, pods: pool.Pods, events: events, node: nodes.Ref()}
 	background(enforcer.run)
 	background(func(ctx context.Context) { gate.run(ctx, pool) })

@@ -27,6 +27,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/skiff-run/skiff/internal/activity"
 	"github.com/skiff-run/skiff/proxy/announce"
 	"github.com/skiff-run/skiff/proxy/conntrack"
 	"github.com/skiff-run/skiff/proxy/dns"
@@ -119,13 +120,16 @@ type Proxy struct {
 	names     *dns.Server
 	policies  *policy.Controller
 	announcer *announce.Controller
+	// work is the loop's; programmed is closed once it has succeeded the first time.
+	work       activity.Activity
+	programmed chan struct{}
 }
 
 // New returns a proxy that Run starts.
 func New(config Config) (*Proxy, error) {
 	p := &Proxy{
 		config: config, node: table.Node{Name: config.NodeName, NodePorts: config.NodePorts},
-		changed: make(chan struct{}, 1), health: newHealth(config.Mode),
+		changed: make(chan struct{}, 1), health: newHealth(config.Mode), programmed: make(chan struct{}),
 	}
 	if instrumented, has := config.Backend.(Instrumented); has {
 		for _, collector := range instrumented.Collectors() {
@@ -264,7 +268,7 @@ func (p *Proxy) loop(ctx context.Context) {
 	defer check.Stop()
 	retired := p.config.Retire == nil
 	var retire <-chan time.Time
-	for {
+	for first := true; ; {
 		var again <-chan time.Time
 		if err := p.sync(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -272,8 +276,14 @@ func (p *Proxy) loop(ctx context.Context) {
 			}
 			p.config.Logger.Error("programming services failed; trying again", "error", err)
 			again = time.After(retry)
-		} else if !retired && retire == nil {
-			retire = time.After(0)
+		} else {
+			if first {
+				close(p.programmed)
+				first = false
+			}
+			if !retired && retire == nil {
+				retire = time.After(0)
+			}
 		}
 		for waiting := true; waiting; {
 			switch p.wait(ctx, again, retire, check.C) {
@@ -294,6 +304,7 @@ func (p *Proxy) loop(ctx context.Context) {
 // retire removes what another mode left, which only now nobody needs any more:
 // what is programmed serves new connections.
 func (p *Proxy) retire(ctx context.Context) bool {
+	defer p.work.Begin()()
 	done, err := p.config.Retire(ctx)
 	if err != nil && ctx.Err() == nil {
 		p.config.Logger.Error("removing what another mode left failed; trying again", "error", err)
@@ -342,6 +353,7 @@ func (p *Proxy) wait(ctx context.Context, again, retire, check <-chan time.Time)
 
 // check says whether somebody else changed what we programmed.
 func (p *Proxy) check(ctx context.Context) bool {
+	defer p.work.Begin()()
 	changed, err := p.config.Backend.Check(ctx)
 	switch {
 	case err != nil:
@@ -355,6 +367,7 @@ func (p *Proxy) check(ctx context.Context) bool {
 }
 
 func (p *Proxy) sync(ctx context.Context) error {
+	defer p.work.Begin()()
 	begin := time.Now()
 	p.begun = begin
 	pending := p.health.pendingSince()

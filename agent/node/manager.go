@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/skiff-run/skiff/agent/event"
+	"github.com/skiff-run/skiff/internal/activity"
 )
 
 const (
@@ -89,6 +90,11 @@ type Manager struct {
 	lastWrite time.Time
 	// lastLook is when the loop last looked at the machine, in nanoseconds since 1970.
 	lastLook atomic.Int64
+	// round is the loop's look and its report.
+	round activity.Activity
+	// trouble says what keeps the node from being Ready, and unreported why the API
+	// does not know what is; both empty when nothing does.
+	trouble, unreported atomic.Value
 	// ending says why the machine is about to stop, nil while it is not.
 	ending    atomic.Pointer[string]
 	tolerance tolerance
@@ -199,7 +205,11 @@ func (m *Manager) Run(ctx context.Context) {
 				continue
 			}
 		}
-		if err := m.sync(ctx); err != nil {
+		end := m.round.Begin()
+		err := m.sync(ctx)
+		end()
+		m.unreported.Store(text(err))
+		if err != nil {
 			if ctx.Err() == nil {
 				m.Logger.Warn("report the node's status; trying again", "node", m.Name, "error", err)
 			}

@@ -62,6 +62,7 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	if why := m.ending.Load(); why != nil {
 		trouble, m.wasReady = *why, true // nothing to wait for
 	}
+	m.trouble.Store(trouble)
 	for _, c := range conditions(trouble, m.Pressure(), now) {
 		setCondition(s, c)
 	}

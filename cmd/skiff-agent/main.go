@@ -112,7 +112,7 @@ func run(ctx context.Context, c *config.Agent, flags *config.Flags[config.Agent]
 	a, err := agent.New(agent.Config{
 		Settings: c, NodeName: name, NodeIP: ip, Version: version.Version, Client: connection.Client(), Logger: logger, Certificate: serving,
 		Runtime: agent.NewContainerd(containers), Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(c.Resources.PodPidsLimit)},
-		Ready: func() { daemon.Ready("running the pods of " + name) },
+		Ready: daemon.Ready,
 	})
 	if err != nil {
 		return err
@@ -128,12 +128,15 @@ func run(ctx context.Context, c *config.Agent, flags *config.Flags[config.Agent]
 	})
 	group.Go(func() error { return connection.Run(ctx) })
 	group.Go(func() error {
-		daemon.Watchdog(ctx, logger, func(ctx context.Context) error { _, err := containers.Version(ctx, ""); return err })
+		daemon.Watchdog(ctx, logger, a.Alive)
 		return nil
 	})
-	err = group.Wait()
-	daemon.Stopping()
-	return err
+	group.Go(func() error {
+		daemon.FollowStatus(ctx, a.Describe)
+		return nil
+	})
+	context.AfterFunc(ctx, daemon.Stopping)
+	return group.Wait()
 }
 
 func nodeName(c *config.Agent) (string, error) {

@@ -130,14 +130,9 @@ func run(ctx context.Context, c *config.Control, flags *config.Flags[config.Cont
 		keeper(c, store, logger).Run(serving)
 		return nil
 	})
-	group.Go(func() error {
-		daemon.Watchdog(serving, logger, store.Health)
-		return nil
-	})
-	daemon.Ready("serving on " + settings.Listener.Addr().String())
-	err = group.Wait()
-	daemon.Stopping()
-	return err
+	(&supervision{store: store, server: server, leader: leader}).start(serving, group)
+	context.AfterFunc(serving, daemon.Stopping)
+	return group.Wait()
 }
 
 // followAddress has the API server's certificate signed anew when it does not

@@ -63,6 +63,27 @@ be restarted at any time; "skiff-proxy cleanup" removes them.
 		return run(cmd.Context(), configuration, flags)
 	}
 	command.AddCommand(&cobra.Command{
+		Use:   "guard",
+		Short: "Close this machine's pods until network policies are read",
+		Long: `Close the pods of a machine that starts and had network policies when it was
+stopped, until the proxy has read them. Where there were none, or the kernel has
+rules of the proxy, it changes nothing. It does not ask the API.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := flags.Complete(); err != nil {
+				return err
+			}
+			settings, _, err := prepare(configuration)
+			if err != nil {
+				return err
+			}
+			p, err := proxy.New(settings)
+			if err != nil {
+				return err
+			}
+			return p.Guard(cmd.Context())
+		},
+	}, &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove every rule and link the proxy made, and nothing else",
 		Args:  cobra.NoArgs,
@@ -101,6 +122,19 @@ func run(ctx context.Context, c *config.Proxy, flags *config.Flags[config.Proxy]
 		return p.Run(ctx)
 	})
 	group.Go(func() error { return connection.Run(ctx) })
+	group.Go(func() error {
+		if p.WaitReady(ctx) == nil {
+			daemon.Ready()
+			// Before, cluster DNS need not answer.
+			daemon.Watchdog(ctx, settings.Logger, p.Alive)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		daemon.FollowStatus(ctx, p.Describe)
+		return nil
+	})
+	context.AfterFunc(ctx, daemon.Stopping)
 	return group.Wait()
 }
 

@@ -87,12 +87,36 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 
 // Ready tells the supervisor that the daemon serves: systemd when NOTIFY_SOCKET
 // is set; otherwise it does nothing.
-func Ready(status string) {
-	notify(systemd.SdNotifyReady + "\nSTATUS=" + status)
-}
+func Ready() { notify(systemd.SdNotifyReady) }
 
 // Status replaces the one-line status that systemctl status shows.
-func Status(status string) { notify("STATUS=" + status) }
+func Status(status string) { notify("STATUS=" + strings.ReplaceAll(status, "\n", "; ")) }
+
+// statusEvery is how often the status line may change: systemd tells everybody
+// who listens, and a person reads no faster.
+const statusEvery = 5 * time.Second
+
+// FollowStatus keeps the one-line status that systemctl status shows at what
+// describe returns, until ctx ends. Nothing is sent while it stays the same, and
+// nothing is asked when nobody listens.
+func FollowStatus(ctx context.Context, describe func() string) {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return
+	}
+	ticker := time.NewTicker(statusEvery)
+	defer ticker.Stop()
+	for last := ""; ; {
+		if now := describe(); now != last {
+			Status(now)
+			last = now
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
 
 // Stopping tells systemd that an orderly shutdown has begun.
 func Stopping() { notify(systemd.SdNotifyStopping) }
@@ -102,9 +126,9 @@ func notify(state string) {
 	_, _ = systemd.SdNotify(false, state)
 }
 
-// Watchdog answers systemd's watchdog while alive returns nil, at half the
-// interval that the unit asks for. It returns when ctx ends, and at once when
-// the unit has no watchdog.
+// Watchdog answers systemd's watchdog while alive returns nil, twice as often as
+// the unit asks for. It returns when ctx ends, and at once when the unit has no
+// watchdog. alive has to end with its context.
 func Watchdog(ctx context.Context, logger *slog.Logger, alive func(context.Context) error) {
 	interval, err := systemd.SdWatchdogEnabled(false)
 	if err != nil || interval <= 0 {
@@ -113,18 +137,21 @@ func Watchdog(ctx context.Context, logger *slog.Logger, alive func(context.Conte
 	ticker := time.NewTicker(interval / 2)
 	defer ticker.Stop()
 	for {
+		check, cancel := context.WithTimeout(ctx, interval/2)
+		err := alive(check)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			logger.Error("this daemon hangs; the watchdog is not answered", "error", err)
+		default:
+			notify(systemd.SdNotifyWatchdog)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			check, cancel := context.WithTimeout(ctx, interval/2)
-			err := alive(check)
-			cancel()
-			if err != nil {
-				logger.Error("liveness check failed; the watchdog is not answered", "error", err)
-				continue
-			}
-			notify(systemd.SdNotifyWatchdog)
 		}
 	}
 }

@@ -19,6 +19,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/skiff-run/skiff/internal/activity"
 )
 
 // settle is how long changes are collected before they are programmed.
@@ -57,6 +59,10 @@ type Controller struct {
 	// members is nil while there is no policy.
 	members *members
 
+	// work is the loop's; programmed is closed once it has succeeded the first time.
+	work       activity.Activity
+	programmed chan struct{}
+
 	duration prometheus.Histogram
 	restored prometheus.Counter
 	count    prometheus.Gauge
@@ -77,7 +83,7 @@ func New(config Config) (*Controller, error) {
 		return nil, err
 	}
 	c := &Controller{
-		config: config, kernel: kernel, changed: make(chan struct{}, 1),
+		config: config, kernel: kernel, changed: make(chan struct{}, 1), programmed: make(chan struct{}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "skiff_proxy_policy_sync_duration_seconds", Help: "Time to bring the kernel to the network policies, in seconds.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
@@ -102,9 +108,18 @@ func (c *Controller) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.duration, c.restored, c.count}
 }
 
+// Programmed is closed once the kernel has what the API says, the first time
+// since Run.
+func (c *Controller) Programmed() <-chan struct{} { return c.programmed }
+
+// Busy is how long the loop has been at its present work; 0 while it waits.
+func (c *Controller) Busy() time.Duration { return c.work.Lasts() }
+
 // Run enforces policies until ctx ends. What is programmed stays in the kernel.
 func (c *Controller) Run(ctx context.Context) error {
-	c.guard(ctx)
+	if err := c.Guard(ctx); err != nil && ctx.Err() == nil {
+		c.config.Logger.Error("pods may be open until network policies are read", "error", err)
+	}
 	c.factory.StartWithContext(ctx)
 	defer c.factory.Shutdown()
 	defer c.unwatch()
@@ -113,7 +128,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	check := time.NewTicker(cmp.Or(c.config.CheckPeriod, checkPeriod))
 	defer check.Stop()
-	for {
+	for first := true; ; {
 		var again <-chan time.Time
 		if err := c.sync(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -121,6 +136,9 @@ func (c *Controller) Run(ctx context.Context) error {
 			}
 			c.config.Logger.Error("programming network policies failed; trying again", "error", err)
 			again = time.After(retry)
+		} else if first {
+			close(c.programmed)
+			first = false
 		}
 		if !c.wait(ctx, again, check.C) {
 			return nil
@@ -182,7 +200,9 @@ func (c *Controller) wait(ctx context.Context, again, check <-chan time.Time) bo
 		case <-again:
 			return true
 		case <-check:
+			end := c.work.Begin()
 			changed, err := c.kernel.Check(ctx)
+			end()
 			switch {
 			case err != nil:
 				c.config.Logger.Warn("comparing the kernel with the network policies failed", "error", err)
@@ -208,6 +228,7 @@ func (c *Controller) wait(ctx context.Context, again, check <-chan time.Time) bo
 }
 
 func (c *Controller) sync(ctx context.Context) error {
+	defer c.work.Begin()()
 	begin := time.Now()
 	r, err := c.desired(ctx)
 	if err != nil {

@@ -133,7 +133,7 @@ func TestTheControllerFollowsTheAPI(t *testing.T) {
 	w.hosts["node"].Must(func() error {
 		c, err := New(Config{Client: fake.NewClientset(), NodeName: "here", Node: informers.NewSharedInformerFactory(client, 0).Core().V1().Nodes().Informer(), StateFile: file, Logger: slog.New(slog.DiscardHandler)})
 		if err == nil {
-			c.guard(gone)
+			err = c.Guard(gone)
 		}
 		return err
 	})

@@ -12,25 +12,26 @@ import (
 	"strings"
 )
 
-// guard closes the node's ranges of pods at start-up if there were policies
-// when the daemon ended and the kernel has no rules of it: the machine was
-// started anew, and pods must not run open until the API is read.
-func (c *Controller) guard(ctx context.Context) {
+// Guard closes the node's ranges of pods if there were policies when the daemon
+// ended and the kernel has no rules of it: the machine was started anew, and pods
+// must not run open until Run has read the API. Run begins with it; a machine that
+// starts does it before pods can.
+func (c *Controller) Guard(ctx context.Context) error {
 	ranges, err := remembered(c.config.StateFile)
 	if err != nil {
 		c.config.Logger.Warn("whether there were network policies is not known", "error", err)
 	}
 	if len(ranges) == 0 {
-		return
+		return nil
 	}
 	if there, err := c.kernel.exists(ctx); err != nil || there {
-		return // the first sync tells of the error, if it lasts
+		return err
 	}
 	if err := c.kernel.Sync(ctx, Guard(ranges, c.config.Delivered)); err != nil {
-		c.config.Logger.Error("pods may be open until network policies are read", "error", err)
-		return
+		return fmt.Errorf("close pods until network policies are read: %w", err)
 	}
 	c.config.Logger.Info("there were network policies: pods are closed until they are read", "ranges", ranges)
+	return nil
 }
 
 // remember writes the ranges to the file, or removes it without any. It writes
