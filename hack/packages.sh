@@ -26,7 +26,7 @@ GOARCH=$arch go build -ldflags "$(make -s print-ldflags)" -o "$bin/" ./cmd/...
 
 # The manual and the completions come out of programs of this machine that have
 # nothing else to do.
-share=.build/share
+share=.build/$what-$arch-$revision
 rm -rf "$share"
 mkdir -p "$share" .build/man
 go build -tags man -ldflags "$(make -s print-ldflags)" -o .build/man/ ./cmd/...
