@@ -41,7 +41,7 @@ func Small(ctx context.Context, kernel, folder string) (string, error) {
 	if err := a.system(ctx, folder); err != nil {
 		return "", fmt.Errorf("make RAM disk: %w", err)
 	}
-	if err := a.modules(kernel); err != nil {
+	if err := a.modules(kernel, moduleFolders...); err != nil {
 		return "", fmt.Errorf("make RAM disk: %w", err)
 	}
 	if err := a.writer.Close(); err != nil {
@@ -132,8 +132,8 @@ func (a *archive) tree(paths ...string) error {
 	return nil
 }
 
-// modules adds those that a small machine may load.
-func (a *archive) modules(kernel string) error {
+// modules adds those in some of the kernel's folders, or files, with what they need.
+func (a *archive) modules(kernel string, folders ...string) error {
 	releases, err := filepath.Glob(filepath.Join(kernel, "lib/modules/*"))
 	if err != nil || len(releases) != 1 {
 		return fmt.Errorf("%s holds no kernel with modules: remove it and run test/machines/kernel.sh again", kernel)
@@ -164,7 +164,7 @@ func (a *archive) modules(kernel string) error {
 		return nil
 	}
 	for module := range needs {
-		for _, folder := range moduleFolders {
+		for _, folder := range folders {
 			if rest, below := strings.CutPrefix(module, "kernel/"+folder); below && (rest == "" || rest[0] == '/') {
 				if err := add(module); err != nil {
 					return err

@@ -8,5 +8,5 @@
 // so that another process can take it over (Open) or down.
 //
 // What kind of machines they are is behind the interface Kind: Nspawn runs them
-// as systemd-nspawn containers.
+// as systemd-nspawn containers, QEMU as virtual machines.
 package fleet

@@ -77,8 +77,11 @@ func (n nspawn) Off() error {
 	return errors.Join(testenv.Traces{Cgroup: n.cgroup}.Remove(), os.RemoveAll(filepath.Join("/run/systemd/nspawn/propagate", n.name)))
 }
 
-func (n nspawn) Console() string {
-	content, err := os.ReadFile(filepath.Join(n.folder, "console"))
+func (n nspawn) Console() string { return console(n.folder) }
+
+// console is the end of the file that a machine's console goes to.
+func console(folder string) string {
+	content, err := os.ReadFile(filepath.Join(folder, "console"))
 	if err != nil {
 		return err.Error()
 	}

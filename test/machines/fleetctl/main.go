@@ -1,15 +1,17 @@
 // Command fleetctl boots a fleet of test machines that stays until it is taken
 // down, for people to look around in.
 //
-//	go run ./test/machines/fleetctl up FOLDER [MACHINES]
+//	go run ./test/machines/fleetctl [-qemu] up FOLDER [MACHINES]
 //	go run ./test/machines/fleetctl publish FOLDER PACKAGE...
 //	go run ./test/machines/fleetctl down FOLDER
 //
-// FOLDER is where it lies; its name begins with skm-.
+// FOLDER is where it lies; its name begins with skm-. Machines are systemd-nspawn
+// containers, with -qemu virtual machines.
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -21,8 +23,11 @@ import (
 )
 
 func main() {
+	var kind fleet.Kind = fleet.Nspawn{}
+	flag.BoolFunc("qemu", "virtual machines", func(string) error { kind = fleet.QEMU{}; return nil })
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
+	err := run(ctx, kind, flag.Args())
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleetctl:", err)
@@ -30,9 +35,9 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, arguments []string) error {
+func run(ctx context.Context, kind fleet.Kind, arguments []string) error {
 	if len(arguments) < 2 {
-		return fmt.Errorf("usage: fleetctl up FOLDER [MACHINES] | publish FOLDER PACKAGE... | down FOLDER")
+		return fmt.Errorf("usage: fleetctl [-qemu] up FOLDER [MACHINES] | publish FOLDER PACKAGE... | down FOLDER")
 	}
 	verb, rest := arguments[0], arguments[2:]
 	folder, err := filepath.Abs(arguments[1])
@@ -51,7 +56,7 @@ func run(ctx context.Context, arguments []string) error {
 		if err := fleet.Down(folder); err != nil {
 			return err
 		}
-		f, err := fleet.Boot(ctx, folder, fleet.Nspawn{}, machines)
+		f, err := fleet.Boot(ctx, folder, kind, machines)
 		if err != nil {
 			return err
 		}
@@ -60,7 +65,7 @@ func run(ctx context.Context, arguments []string) error {
 		}
 		return nil
 	case "publish":
-		f, err := fleet.Open(folder, fleet.Nspawn{})
+		f, err := fleet.Open(folder, kind)
 		if err != nil {
 			return err
 		}
