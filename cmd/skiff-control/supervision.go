@@ -21,25 +21,23 @@ type supervision struct {
 
 // start has the group's goroutines tell systemd.
 func (s *supervision) start(ctx context.Context, group *errgroup.Group) {
-	group.Go(func() error {
-		// The objects every cluster has can only be written and read with a majority.
-		if s.server.WaitBootstrapped(ctx) == nil {
-			daemon.Ready()
-		}
-		return nil
-	})
-	group.Go(func() error {
-		daemon.FollowStatus(ctx, func() string { return describe(s.store.Status(), s.leader.working.Load()) })
-		return nil
-	})
 	vitals := s.store.Vitals()
 	group.Go(func() error {
+		// The objects every cluster has can only be written and read with a majority.
+		if s.server.WaitBootstrapped(ctx) != nil {
+			return nil
+		}
+		daemon.Ready()
 		daemon.Watchdog(ctx, s.leader.logger, func(ctx context.Context) error {
 			if err := vitals.Check(ctx); err != nil {
 				return err
 			}
 			return s.server.Alive(ctx)
 		})
+		return nil
+	})
+	group.Go(func() error {
+		daemon.FollowStatus(ctx, func() string { return describe(s.store.Status(), s.leader.working.Load()) })
 		return nil
 	})
 }

@@ -17,9 +17,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
-
-	systemd "github.com/coreos/go-systemd/v22/daemon"
 )
 
 // ExitFinal is the exit code of a daemon that starting again does not help:
@@ -50,6 +47,7 @@ func exitCode(err error) int {
 // ExitFinal for an error marked by Final, after printing "name: error" to
 // standard error. A second signal ends the process at once.
 func Run(name string, run func(ctx context.Context) error) {
+	listen()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx)
 	stop()
@@ -83,75 +81,4 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 		return slog.Attr{}
 	}
 	return a
-}
-
-// Ready tells the supervisor that the daemon serves: systemd when NOTIFY_SOCKET
-// is set; otherwise it does nothing.
-func Ready() { notify(systemd.SdNotifyReady) }
-
-// Status replaces the one-line status that systemctl status shows.
-func Status(status string) { notify("STATUS=" + strings.ReplaceAll(status, "\n", "; ")) }
-
-// statusEvery is how often the status line may change: systemd tells everybody
-// who listens, and a person reads no faster.
-const statusEvery = 5 * time.Second
-
-// FollowStatus keeps the one-line status that systemctl status shows at what
-// describe returns, until ctx ends. Nothing is sent while it stays the same, and
-// nothing is asked when nobody listens.
-func FollowStatus(ctx context.Context, describe func() string) {
-	if os.Getenv("NOTIFY_SOCKET") == "" {
-		return
-	}
-	ticker := time.NewTicker(statusEvery)
-	defer ticker.Stop()
-	for last := ""; ; {
-		if now := describe(); now != last {
-			Status(now)
-			last = now
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-// Stopping tells systemd that an orderly shutdown has begun.
-func Stopping() { notify(systemd.SdNotifyStopping) }
-
-func notify(state string) {
-	// An error only means that nobody listens.
-	_, _ = systemd.SdNotify(false, state)
-}
-
-// Watchdog answers systemd's watchdog while alive returns nil, twice as often as
-// the unit asks for. It returns when ctx ends, and at once when the unit has no
-// watchdog. alive has to end with its context.
-func Watchdog(ctx context.Context, logger *slog.Logger, alive func(context.Context) error) {
-	interval, err := systemd.SdWatchdogEnabled(false)
-	if err != nil || interval <= 0 {
-		return
-	}
-	ticker := time.NewTicker(interval / 2)
-	defer ticker.Stop()
-	for {
-		check, cancel := context.WithTimeout(ctx, interval/2)
-		err := alive(check)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			logger.Error("this daemon hangs; the watchdog is not answered", "error", err)
-		default:
-			notify(systemd.SdNotifyWatchdog)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }
