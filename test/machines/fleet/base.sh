@@ -50,11 +50,13 @@ WantedBy=sysinit.target
 UNIT
   systemctl --root="$root" enable fleet-cgroups systemd-networkd ssh >/dev/null 2>&1
   # Logs survive a machine.
+  # As on a machine that was installed some time ago, what apt knows is old.
+  touch -d 2024-01-01 "$root/var/lib/apt/lists"
   mkdir -p "$root/var/log/journal"
   echo 'deb [trusted=yes] http://192.168.56.1/debian ./' >"$root/etc/apt/sources.list"
   cp "$root/var/lib/dpkg/status" "$image.status"
   mkfs.ext4 -q -d "$root" -L fleet "$image.part" "${SIZE:-6G}" >&2
   mv "$image.part" "$image"
-  find "$cache" -maxdepth 1 -name 'fleet-*.ext4*' ! -name "fleet-$sum.*" -delete
+  find "$cache" -maxdepth 1 -name 'fleet-*.ext4*' ! -name "fleet-$sum.*" -mtime +1 -delete
 fi
 echo "$image"

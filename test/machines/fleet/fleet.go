@@ -127,6 +127,9 @@ func (f *Fleet) boot(ctx context.Context, kind Kind) error {
 	if err := f.makeKeys(ctx); err != nil {
 		return err
 	}
+	if err := f.writeInventory(); err != nil {
+		return err
+	}
 	if err := f.serve(ctx); err != nil {
 		return err
 	}

@@ -17,6 +17,6 @@ if [ ! -e "$folder/pushed" ]; then
   port=$((20000 + $$ % 10000))
   hack/registry.sh start "$folder" "$port" 9>&- >/dev/null || { hack/registry.sh stop "$folder"; exit 1; }
   hack/registry.sh stop "$folder"
-  find "$cache" -maxdepth 1 -name 'images-*' ! -name "images-$sum" -exec rm -rf {} +
+  find "$cache" -maxdepth 1 -name 'images-*' ! -name "images-$sum" -mtime +1 -exec rm -rf {} +
 fi
 echo "$folder/data"

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Runs a machine as a systemd-nspawn container until it is switched off, in the
 # network namespace that this runs in, and starts it again when its system
 # reboots. SIGKILL pulls the plug: the container ends with its supervisor.

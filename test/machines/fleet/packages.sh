@@ -23,6 +23,6 @@ if [ ! -e "$folder" ]; then
   rm -rf "$part/partial" "$part/lock"
   (cd "$part" && dpkg-scanpackages -m . >Packages 2>/dev/null)
   mv "$part" "$folder"
-  find "$cache" -maxdepth 1 -name 'packages-*' ! -name "packages-$sum" -exec rm -rf {} +
+  find "$cache" -maxdepth 1 -name 'packages-*' ! -name "packages-$sum" -mtime +1 -exec rm -rf {} +
 fi
 echo "$folder"

@@ -2,6 +2,7 @@
 // down, for people to look around in.
 //
 //	go run ./test/machines/fleetctl [-qemu] up FOLDER [MACHINES]
+//	go run ./test/machines/fleetctl play FOLDER PLAYBOOK [FLAG...]
 //	go run ./test/machines/fleetctl publish FOLDER PACKAGE...
 //	go run ./test/machines/fleetctl down FOLDER
 //
@@ -37,7 +38,7 @@ func main() {
 
 func run(ctx context.Context, kind fleet.Kind, arguments []string) error {
 	if len(arguments) < 2 {
-		return fmt.Errorf("usage: fleetctl [-qemu] up FOLDER [MACHINES] | publish FOLDER PACKAGE... | down FOLDER")
+		return fmt.Errorf("usage: fleetctl [-qemu] up FOLDER [MACHINES] | play FOLDER PLAYBOOK [FLAG...] | publish FOLDER PACKAGE... | down FOLDER")
 	}
 	verb, rest := arguments[0], arguments[2:]
 	folder, err := filepath.Abs(arguments[1])
@@ -64,6 +65,17 @@ func run(ctx context.Context, kind fleet.Kind, arguments []string) error {
 			fmt.Println(m.Name, m.Address)
 		}
 		return nil
+	case "play":
+		f, err := fleet.Open(folder, kind)
+		if err != nil {
+			return err
+		}
+		if len(rest) == 0 {
+			return fmt.Errorf("which playbook? ansible/playbooks has them, such as site.yml")
+		}
+		_, said, err := f.Playbook(ctx, rest[0], rest[1:]...)
+		fmt.Print(said)
+		return err
 	case "publish":
 		f, err := fleet.Open(folder, kind)
 		if err != nil {
@@ -73,6 +85,6 @@ func run(ctx context.Context, kind fleet.Kind, arguments []string) error {
 	case "down":
 		return fleet.Down(folder)
 	default:
-		return fmt.Errorf("%q is none of up, publish and down", verb)
+		return fmt.Errorf("%q is none of up, play, publish and down", verb)
 	}
 }
