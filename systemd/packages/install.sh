@@ -97,7 +97,7 @@ install() {
   for program in $programs; do place "$here/bin/$program" "$prefix/bin" 0755 "$program"; done
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  for unit in $units skiff.slice; do
+  for unit in $units skiff-guard.service skiff.slice; do
     sed "s|/usr/bin/skiff|$prefix/bin/skiff|g; s|file:///usr/share/|file://$prefix/share/|g" "$here/systemd/$unit" >"$work/$unit"
     place "$work/$unit" "$prefix/lib/systemd/system" 0644 "$unit"
   done
@@ -140,16 +140,17 @@ uninstall() {
     echo "this machine is part of a cluster: type \"skiff reset --yes\" first, so that it leaves it" >&2
     exit 1
   fi
-  for unit in skiff-proxy.service skiff-agent.service skiff-control.service; do
+  for unit in skiff-agent.service skiff-proxy.service skiff-guard.service skiff-control.service; do
     if systemctl -q cat "$unit" >/dev/null 2>&1; then systemctl disable --now "$unit"; fi
   done
+  systemctl stop skiff.slice
   # Nobody could take away later what they made in the kernel.
   if [ -e /etc/skiff/agent.yaml ] && [ -x "$prefix/bin/skiff-agent" ]; then
     "$prefix/bin/skiff-agent" cleanup --config /etc/skiff/agent.yaml --log-level error
   fi
   if [ -x "$prefix/bin/skiff-proxy" ]; then "$prefix/bin/skiff-proxy" cleanup; fi
   for program in $programs; do rm -f "$prefix/bin/$program"; done
-  for unit in $units skiff.slice; do rm -f "$prefix/lib/systemd/system/$unit"; done
+  for unit in $units skiff-guard.service skiff.slice; do rm -f "$prefix/lib/systemd/system/$unit"; done
   rm -f "$prefix/lib/sysusers.d/skiff-control.conf" "$prefix/lib/modules-load.d/skiff-agent.conf" "$prefix"/lib/tmpfiles.d/skiff-control.conf \
     "$prefix"/lib/tmpfiles.d/skiff-agent.conf "$prefix"/lib/tmpfiles.d/skiff-proxy.conf "$prefix"/share/man/man[18]/skiff*.gz \
     "$prefix/share/bash-completion/completions/skiff" "$prefix/share/zsh/site-functions/_skiff" "$prefix/share/fish/vendor_completions.d/skiff.fish"

@@ -32,7 +32,7 @@ trap 'explain $? $LINENO' EXIT
 # dpkg, apt and the journal keep of every package.
 inventory() {
   echo '# processes'
-  pgrep -l 'skiff|runc|containerd-sh' | cut -d' ' -f2 | sort || true
+  for each in skiff runc containerd-shim; do pgrep -l "^${each:0:14}" | cut -d' ' -f2 || true; done
   echo '# mounts'
   awk '{print $2, $3}' /proc/mounts | grep -v '^/run/user/' | sort
   echo '# links and routes'
@@ -45,9 +45,10 @@ inventory() {
   cut -d: -f1 /etc/passwd /etc/group
   echo '# units'
   systemctl list-unit-files --no-legend --no-pager 'skiff*' 'kubepods*' || true # its exit code says that there are none
-  systemctl list-units --all --no-legend --no-pager --plain 'skiff*' 'kubepods*' | grep -v '\.device' || true
+  systemctl list-units --no-legend --no-pager --plain 'skiff*' 'kubepods*' | grep -v '\.device' || true
   echo '# cgroups'
-  find /sys/fs/cgroup -type d \( -name 'kubepods*' -o -name 'skiff*' \) 2>/dev/null | sort
+  # Version 1 is shared with other machines of the same kernel where they are containers.
+  [ ! -e /sys/fs/cgroup/cgroup.controllers ] || find /sys/fs/cgroup -type d \( -name 'kubepods*' -o -name 'skiff*' \) 2>/dev/null | sort
   echo '# containers'
   ctr -n k8s.io containers list -q
   ctr -n k8s.io snapshots list | awk 'NR > 1 && $3 == "Active" {print $1}'
@@ -55,7 +56,7 @@ inventory() {
   find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
     -o -path /var/log/journal -o -path /var/log/apt -o -path /var/lib/containerd -o -path /var/lib/systemd -o -path /root \) -prune -o \
     ! -name 'passwd-' ! -name 'shadow-' ! -name 'group-' ! -name 'gshadow-' ! -path '/var/log/*' -print | sort
-  find /run /dev/shm -mindepth 1 \( -path /run/user -o -path /run/systemd -o -path /run/udev -o -path /run/log -o -path /run/containerd -o -path /run/dbus \) -prune -o -print | sort
+  find /run /dev/shm -mindepth 1 \( -path /run/user -o -path /run/systemd -o -path /run/udev -o -path /run/log -o -path /run/containerd -o -path /run/dbus -o -path /run/xtables.lock \) -prune -o -print | sort
 }
 
 # install FOLDER installs all packages there, of whatever revision is installed.
