@@ -207,13 +207,22 @@ func (h *Host) Listen(ctx context.Context, network, address string) (net.Listene
 	})
 }
 
-// inNetwork calls open on a thread that is in the host's network: a socket
-// stays in the network its thread was in when it was made.
+// inNetwork calls open in the host's network.
 func inNetwork[T any](h *Host, open func() (T, error)) (T, error) {
-	var opened T
-	target, err := os.Open("/proc/" + strconv.Itoa(h.machine().PID) + "/ns/net")
+	opened, err := InNetwork("/proc/"+strconv.Itoa(h.machine().PID)+"/ns/net", open)
 	if err != nil {
-		return opened, fmt.Errorf("enter network of host %s: %w", h.Name, err)
+		return opened, fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	return opened, nil
+}
+
+// InNetwork calls open on a thread that is in a network namespace, named by its
+// file: a socket stays in the network its thread was in when it was made.
+func InNetwork[T any](namespace string, open func() (T, error)) (T, error) {
+	var opened T
+	target, err := os.Open(namespace)
+	if err != nil {
+		return opened, fmt.Errorf("enter network: %w", err)
 	}
 	defer target.Close()
 	done := make(chan struct{})
@@ -222,7 +231,7 @@ func inNetwork[T any](h *Host, open func() (T, error)) (T, error) {
 		// Never unlocked: the thread ends with this goroutine.
 		runtime.LockOSThread()
 		if err = unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("enter network of host %s: %w", h.Name, err)
+			err = fmt.Errorf("enter network %s: %w", namespace, err)
 			return
 		}
 		opened, err = open()

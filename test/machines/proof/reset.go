@@ -1,0 +1,88 @@
+package proof
+
+import (
+	_ "embed"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/skiff-run/skiff/test/machines/fleet"
+)
+
+// inventoryScript prints what there is on a machine.
+//
+//go:embed inventory.sh
+var inventoryScript string
+
+// inventory is what there is on a machine, a line for each.
+func inventory(t *testing.T, m *fleet.Machine) string {
+	t.Helper()
+	command := m.Command(t.Context(), "bash -s")
+	command.Stdin = strings.NewReader(inventoryScript)
+	said, err := command.Output()
+	if err != nil {
+		t.Fatalf("what there is on %s: %v\n%s", m.Name, err, said)
+	}
+	return string(said)
+}
+
+func inventoryFile(f *fleet.Fleet, m *fleet.Machine) string {
+	return filepath.Join(f.Folder, m.Name, "inventory")
+}
+
+// stays are the differences that reset.yml may leave, each for a reason.
+var stays = []struct {
+	why  string
+	line *regexp.Regexp
+}{
+	{"Debian's packages that Skiff depends on: others may use them by now", regexp.MustCompile(`^package (containerd|runc|nftables|conntrack|kmod|iptables|ethtool|lib[a-z0-9.+-]+|netbase|apparmor|bash-completion|curl|ca-certificates)$`)},
+	{"containerd, which was installed for Skiff, runs on with its own", regexp.MustCompile(`^(process containerd|unit containerd\.service|file /(etc/systemd/system/multi-user\.target\.wants/containerd\.service|var/lib/containerd(/.*)?|opt/containerd(/.*)?|etc/containerd|run/containerd(/.*)?)|mount /run/containerd.*)$`)},
+	{"which packages there are and were", regexp.MustCompile(`^file /var/(lib/apt|cache/apt|cache/ldconfig|log/apt|lib/dpkg)(/.*)?$`)},
+}
+
+// testReset takes the cluster away by Ansible. The machines have again what they
+// had before, but for what is named in stays.
+func testReset(t *testing.T, f *fleet.Fleet) {
+	if _, err := os.Stat(inventoryFile(f, f.Machines[0])); err != nil {
+		t.Skipf("nobody wrote down what this fleet's machines had before: %v", err)
+	}
+	if _, _, err := f.Playbook(t.Context(), "reset.yml", "-e", "skiff_reset_confirmed=true"); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range f.Machines {
+		had, err := os.ReadFile(inventoryFile(f, m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, after := lines(string(had)), lines(inventory(t, m))
+		for line := range after {
+			if !before[line] && !allowed(line) {
+				t.Errorf("%s has now: %s", m.Name, line)
+			}
+		}
+		for line := range before {
+			if !after[line] {
+				t.Errorf("%s has not any more: %s", m.Name, line)
+			}
+		}
+	}
+}
+
+func allowed(line string) bool {
+	for _, s := range stays {
+		if s.line.MatchString(line) {
+			return true
+		}
+	}
+	return false
+}
+
+func lines(text string) map[string]bool {
+	set := map[string]bool{}
+	for line := range strings.Lines(text) {
+		set[strings.TrimSuffix(line, "\n")] = true
+	}
+	return set
+}
