@@ -88,9 +88,18 @@ test-modes: ## all of the proxy's tests there; a quarter of an hour
 .PHONY: machines
 machines: build ## a Debian machine with systemd and cgroup v2, in QEMU: the tests of cgroups, and pods behind a service of IPVS
 	hack/deps.sh --test --machines
-	go run ./test/machines/run -timeout 20m -debian -memory 3072 \
-	  $(foreach p,skiff skiff-agent skiff-control skiff-proxy,-copy $(BIN)/$(p)=/opt/skiff/$(p)) -copy test/machines/up.sh=/root/up.sh \
-	  -shell 'bash /root/up.sh /opt/skiff' ./runtime/cgroup
+	go run ./test/machines/run -timeout 20m -debian -memory 3072 $(ONMACHINE) \
+	  -shell 'bash /opt/skiff/up.sh /opt/skiff/bin' ./runtime/cgroup
+
+.PHONY: machines-units
+machines-units: build ## the same machine with systemd's units: daemons are restarted, killed and hung while pods run
+	hack/deps.sh --test --machines
+	go run ./test/machines/run -timeout 30m -debian -memory 3072 -run '^$$' $(ONMACHINE) -shell 'bash /opt/skiff/units.sh /opt/skiff'
+
+# What the scripts in such a machine need.
+ONMACHINE = $(foreach p,skiff skiff-agent skiff-control skiff-proxy,-copy $(BIN)/$(p)=/opt/skiff/bin/$(p)) \
+  $(foreach f,$(wildcard systemd/*.service systemd/*.slice systemd/*.conf),-copy $(f)=/opt/skiff/$(f)) \
+  $(foreach f,box up units,-copy test/machines/$(f).sh=/opt/skiff/$(f).sh)
 
 .PHONY: soak
 soak: ## mistreat the store in twelve virtual hours, then three control machines for LENGTH (1h), and check every answer

@@ -5,7 +5,7 @@
 # virtual machines need.
 set -euo pipefail
 wanted="containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2"
-[[ " $* " = *" --test "* ]] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl busybox:busybox-static systemd-nspawn:systemd-container debootstrap:debootstrap ssh:openssh-client dpkg-scanpackages:dpkg-dev ansible-playbook:ansible-core"
+[[ " $* " = *" --test "* ]] || [ -n "${DEMO:-}" ] && wanted="$wanted docker-registry:docker-registry iptables:iptables curl:curl busybox:busybox-static systemd-nspawn:systemd-container systemd-analyze:systemd debootstrap:debootstrap ssh:openssh-client dpkg-scanpackages:dpkg-dev ansible-playbook:ansible-core"
 case " $* " in
 *" --machines "*)
   wanted="$wanted qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils debootstrap:debootstrap depmod:kmod busybox:busybox-static iptables:iptables ipset:ipset ipvsadm:ipvsadm"

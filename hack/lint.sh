@@ -7,4 +7,7 @@ unformatted=$(git ls-files '*.go' | grep -v zz_generated | xargs gofmt -l)
 [ -z "$unformatted" ] || { echo "not gofmt-ed: $unformatted" >&2; fail=1; }
 go vet ./... || fail=1
 go run ./hack/rooms || fail=1
+if command -v systemd-analyze >/dev/null; then
+  hack/exposure.sh || fail=1
+fi
 exit $fail

@@ -20,18 +20,7 @@ ip link set "$link" up
 ip address replace 192.0.2.2/24 dev "$link"
 ip route replace default via 192.0.2.254
 
-# An image out of busybox: there is no registry.
-work=$(mktemp -d)
-mkdir -p "$work/root/bin" "$work/root/www"
-cp /bin/busybox "$work/root/bin/"
-for name in $(busybox --list); do [ "$name" = busybox ] || ln -s busybox "$work/root/bin/$name"; done
-echo "this is the pod" >"$work/root/www/index.html"
-tar -C "$work/root" -cf "$work/layer.tar" .
-sum=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
-echo '{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:'"$sum"'"]}}' >"$work/config.json"
-echo '[{"Config":"config.json","RepoTags":["docker.io/library/box:1"],"Layers":["layer.tar"]}]' >"$work/manifest.json"
-tar -C "$work" -cf "$work/image.tar" manifest.json config.json layer.tar
-ctr -n k8s.io images import "$work/image.tar"
+"$(dirname "$(readlink -f "$0")")/box.sh"
 
 mkdir -p /etc/skiff
 printf 'apiVersion: skiff.dev/v1\nkind: ProxyConfiguration\nmode: ipvs\nipvs: {syncPeriod: 2s}\n' >/etc/skiff/proxy.yaml
