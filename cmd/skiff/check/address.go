@@ -42,8 +42,10 @@ func checkAddress(_ context.Context, e *examination) {
 		e.fail("address", "the network links cannot be listed: "+err.Error())
 		return
 	}
-	// The bridge of pods may have any name.
-	links = slices.DeleteFunc(links, func(l link) bool { return l.name == e.agent.Bridge })
+	// Skiff's own: the bridge of pods, which may have any name, the link of cluster
+	// DNS and, in mode ipvs, that of the service addresses.
+	own := []string{e.agent.Bridge, "skiff-dns0", "kube-ipvs0"}
+	links = slices.DeleteFunc(links, func(l link) bool { return slices.Contains(own, l.name) })
 	e.choice(links)
 	e.overlaps(links)
 }
@@ -125,10 +127,6 @@ func (e *examination) overlaps(links []link) {
 			continue // said with the configuration
 		}
 		for _, l := range links {
-			// In mode ipvs the service addresses themselves are on a link.
-			if l.name == "kube-ipvs0" {
-				continue
-			}
 			for _, p := range l.addresses {
 				if !p.Overlaps(prefix) {
 					continue

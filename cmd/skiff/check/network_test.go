@@ -62,6 +62,7 @@ func TestAddress(t *testing.T) {
 		"a network that is also the pods'":     {links(linkOf("eth0", "192.168.56.11/24"), linkOf("eth1", "10.244.7.1/24")), "address", "ranges", Fail, "--pod-cidr"},
 		"a network that is also the services'": {links(linkOf("eth0", "192.168.56.11/24"), linkOf("eth1", "10.0.0.1/8")), "address", "ranges", Fail, "10.0.0.0/8 on eth1"},
 		"the pods' own bridge":                 {with(installed, links(linkOf("eth0", "192.168.56.11/24"), linkOf("skiff0", "10.244.0.1/24"))), "address", "ranges", OK, "overlap no network"},
+		"the link of cluster DNS":              {with(installed, links(linkOf("eth0", "192.168.56.11/24"), linkOf("skiff-dns0", "10.96.0.10/32"))), "address", "ranges", OK, "overlap no network"},
 	})
 }
 

@@ -233,7 +233,8 @@ func (j *joining) done() {
 
 // empty refuses a machine that has a cluster's files: they would be overwritten.
 func empty(l up.Layout) error {
-	for _, path := range []string{filepath.Join(l.PKI(), "ca.crt"), l.AdminKubeconfig(), filepath.Join(l.Data(), "control")} {
+	// The package of skiff-control makes the folder of the store, the daemon what is in it.
+	for _, path := range []string{filepath.Join(l.PKI(), "ca.crt"), l.AdminKubeconfig(), filepath.Join(l.Data(), "control", "store")} {
 		if _, err := os.Stat(path); err == nil {
 			return fmt.Errorf("this machine has a cluster of its own (%s is there): \"skiff reset --yes\" removes it for good", path)
 		} else if !errors.Is(err, fs.ErrNotExist) {
