@@ -10,4 +10,7 @@ go run ./hack/rooms || fail=1
 if command -v systemd-analyze >/dev/null; then
   hack/exposure.sh || fail=1
 fi
+if command -v ansible-lint >/dev/null; then
+  (cd ansible && ansible-lint -q) || fail=1
+fi
 exit $fail
