@@ -117,6 +117,10 @@ type Agent struct {
 	facts    *node.Facts
 	reserved resources.Reservations
 	vitals   atomic.Pointer[vitals]
+	// live are the settings in force, where they may have changed since the start.
+	live atomic.Pointer[config.Agent]
+	// changing are the parts that follow them, nil until they run.
+	changing atomic.Pointer[changing]
 }
 
 // New checks the machine and makes the agent's directories.
@@ -138,7 +142,9 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	facts.Offered = reserved.Allocatable(facts.Capacity)
-	return &Agent{Config: c, facts: facts, reserved: reserved}, nil
+	a := &Agent{Config: c, facts: facts, reserved: reserved}
+	a.live.Store(s)
+	return a, nil
 }
 
 // Run runs the agent until ctx ends. Pods run on afterwards.
@@ -195,8 +201,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	writer := statuswriter.New(a.Client, a.Logger)
 	statuses := &mirrored{Writer: writer}
-	resolver, err := a.resolver()
-	if err != nil {
+	var resolver atomic.Pointer[hostfiles.Resolver]
+	if names, err := newResolver(a.Settings); err == nil {
+		resolver.Store(names)
+	} else {
 		return err
 	}
 	allocations, err := allocation.Open(filepath.Join(a.Settings.StateDir, "allocations"), a.Logger)
@@ -215,8 +223,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		Probes: probes, Hooks: hook.NewRunner(a.Runtime, events), Status: statuses, Node: nodeView{nodes, services}, Events: events, Logger: a.Logger, Now: time.Now,
 		ContainerLogsDir: a.Settings.ContainerLogsDir, HostsFile: "/etc/hosts",
 		CRI: &criconfig.Node{
-			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, RecursiveReadOnly: spec.RecursiveReadOnly(), ClusterDomain: a.Settings.ClusterDomain,
-			Resolver: resolver, Limits: policy, CgroupParent: a.Host.CgroupParent,
+			PodLogsDir: a.Settings.PodLogsDir, SeccompDir: filepath.Join(a.Settings.RootDir, "seccomp"), SeccompDefault: a.Settings.SeccompDefault, RecursiveReadOnly: spec.RecursiveReadOnly(),
+			Resolver: resolver.Load, Limits: policy, CgroupParent: a.Host.CgroupParent,
 		},
 		Allocations: allocations,
 		Devices:     plugins, AdmitResize: gate.resize, Admit: gate.admit,
@@ -243,6 +251,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	gate.evictor, gate.ending = evictor, ending
 	a.vitals.Store(&vitals{pool: pool, nodes: nodes})
+	a.changing.Store(&changing{resolver: &resolver, evictor: evictor, collector: collector, ending: ending, nodes: nodes})
 	enforcer := &enforcer{agent: a, pods: pool.Pods, events: events, node: nodes.Ref()}
 	background(enforcer.run)
 	background(func(ctx context.Context) { gate.run(ctx, pool) })
@@ -340,7 +349,7 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Col
 		NodeName: a.NodeName, Address: net.JoinHostPort("", strconv.Itoa(a.Settings.Port)), Certificate: certificate, Authenticator: authn, Authorizer: authz,
 		ClientTLS: clientTLS, Runtime: a.Runtime, Pods: pool, Usage: used, Logger: a.Logger,
 		Metrics: a.metrics(pool, used), Probes: serveMetrics(probes), Healthy: nodes.Healthy, SystemLogDir: a.systemLogs(),
-		Configuration: kubeletConfiguration(a.Settings, a.Host.CgroupDriver()),
+		Configuration: func() any { return kubeletConfiguration(a.live.Load(), a.Host.CgroupDriver()) },
 	})
 	return s.Run(ctx, func(address net.Addr) {
 		a.Logger.Info("agent serves", "node", a.NodeName, "address", address.String())
@@ -353,7 +362,7 @@ func (a *Agent) serve(ctx context.Context, pool *podworker.Pool, used *usage.Col
 // admissionNode is the node as pods are judged by.
 func (a *Agent) admissionNode(nodes *node.Manager) admission.Node {
 	return admission.Node{
-		Object: nodes.Object(), Allocatable: a.facts.Allocatable(), UnsafeSysctls: a.Settings.AllowedUnsafeSysctls, AppArmor: spec.AppArmor(), SELinux: spec.SELinux(),
+		Object: nodes.Object(), Allocatable: a.facts.Allocatable(), UnsafeSysctls: a.live.Load().AllowedUnsafeSysctls, AppArmor: spec.AppArmor(), SELinux: spec.SELinux(),
 	}
 }
 
@@ -363,8 +372,9 @@ func resolvConfs() []string {
 	return []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
 }
 
-func (a *Agent) resolver() (*hostfiles.Resolver, error) {
-	r := &hostfiles.Resolver{ClusterDNS: a.Settings.ClusterDNS, ClusterDomain: a.Settings.ClusterDomain, Host: &runtimeapi.DNSConfig{}}
+// newResolver reads what pods are told of name servers.
+func newResolver(s *config.Agent) (*hostfiles.Resolver, error) {
+	r := &hostfiles.Resolver{ClusterDNS: s.ClusterDNS, ClusterDomain: s.ClusterDomain, Host: &runtimeapi.DNSConfig{}}
 	for _, path := range resolvConfs() {
 		f, err := os.Open(path)
 		if os.IsNotExist(err) {

@@ -65,9 +65,9 @@ func (e *enforcer) enforce(ctx context.Context) bool {
 			e.events.Eventf(e.node, v1.EventTypeWarning, "FailedNodeAllocatableEnforcement", "Failed to update %s: %v", what, err)
 		}
 	}
-	amounts := e.agent.facts.Capacity.DeepCopy()
+	amounts, _ := e.agent.facts.Amounts()
 	if slices.Contains(s.EnforceNodeAllocatable, "pods") {
-		amounts = e.agent.reserved.Enforced(e.agent.facts.Capacity)
+		amounts = e.agent.reserved.Enforced(amounts)
 	}
 	note("Node Allocatable limit across pods", e.agent.Host.LimitPods(ctx, amounts))
 	for _, what := range s.EnforceNodeAllocatable {

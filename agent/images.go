@@ -36,11 +36,15 @@ func (a *Agent) images(events event.Recorder, node *v1.ObjectReference) (*image.
 		Runtime: a.Runtime, Events: events, Now: time.Now, Keyring: keyring, Records: records,
 		Parallel: s.ParallelPulls(), PerSecond: s.RegistryPullQPS, Burst: s.RegistryBurst,
 	})
-	policy := image.Policy{
+	return puller, image.NewCollector(a.Runtime, imagePolicy(s), records, events, node, a.Logger), nil
+}
+
+// imagePolicy says when images nobody uses are removed.
+func imagePolicy(s *config.Agent) image.Policy {
+	return image.Policy{
 		High: s.ImageGCHighThresholdPercent, Low: s.ImageGCLowThresholdPercent,
 		MinimumAge: config.Duration(s.ImageMinimumGCAge), MaximumAge: config.Duration(s.ImageMaximumGCAge),
 	}
-	return puller, image.NewCollector(a.Runtime, policy, records, events, node, a.Logger), nil
 }
 
 // accounts tells of service accounts and makes their tokens.

@@ -15,18 +15,17 @@ import (
 	"github.com/skiff-run/skiff/agent/node"
 	"github.com/skiff-run/skiff/agent/podworker"
 	"github.com/skiff-run/skiff/agent/usage"
+	"github.com/skiff-run/skiff/internal/config"
 )
 
 // evictor makes what looks for pressure on the machine and evicts pods.
 func (a *Agent) evictor(pool *podworker.Pool, used *usage.Collector, images *image.Collector, events eviction.Recorder, ref k8sruntime.Object, changed func()) (*eviction.Manager, error) {
-	s := &a.Settings.Resources
-	thresholds, errs := s.Thresholds()
-	if len(errs) > 0 {
-		return nil, errs.ToAggregate()
+	limits, err := evictionLimits(&a.Settings.Resources)
+	if err != nil {
+		return nil, err
 	}
 	return eviction.NewManager(eviction.Config{
-		Thresholds: thresholds, EnforcePods: slices.Contains(s.EnforceNodeAllocatable, "pods"),
-		Transition: s.PressureTransition(), MaxGrace: int64(s.EvictionMaxPodGracePeriod),
+		Limits:  limits,
 		Machine: &eviction.Machine{RootDir: a.Settings.RootDir, Images: a.Runtime, Pods: a.Host.PodsMemory},
 		Pods:    pool, Events: events, Node: ref, Logger: a.Logger, Now: time.Now, Changed: changed, Every: a.EvictionEvery,
 		Usage: func(ctx context.Context) map[string]*stats.PodStats {
@@ -39,6 +38,15 @@ func (a *Agent) evictor(pool *podworker.Pool, used *usage.Collector, images *ima
 		},
 		FreeDisk: func(ctx context.Context) error { return errors.Join(pool.RemoveEnded(ctx), images.RemoveUnused(ctx)) },
 	}), nil
+}
+
+// evictionLimits are the limits that the settings ask for.
+func evictionLimits(s *config.Resources) (eviction.Limits, error) {
+	thresholds, errs := s.Thresholds()
+	return eviction.Limits{
+		Thresholds: thresholds, EnforcePods: slices.Contains(s.EnforceNodeAllocatable, "pods"),
+		Transition: s.PressureTransition(), MaxGrace: int64(s.EvictionMaxPodGracePeriod),
+	}, errs.ToAggregate()
 }
 
 // pressures are the node's conditions in the words of the node's status.

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,11 +99,13 @@ type Config struct {
 
 // Proxy serves one machine.
 type Proxy struct {
-	config  Config
-	node    table.Node
-	builder table.Builder
-	flows   conntrack.Flows
-	factory informers.SharedInformerFactory
+	config Config
+	node   table.Node
+	// nodePorts says which addresses of the node serve node ports now.
+	nodePorts atomic.Pointer[table.NodePortAddresses]
+	builder   table.Builder
+	flows     conntrack.Flows
+	factory   informers.SharedInformerFactory
 	// own watches the one Node that this machine is.
 	own      informers.SharedInformerFactory
 	nodes    corelisters.NodeLister
@@ -128,9 +131,10 @@ type Proxy struct {
 // New returns a proxy that Run starts.
 func New(config Config) (*Proxy, error) {
 	p := &Proxy{
-		config: config, node: table.Node{Name: config.NodeName, NodePorts: config.NodePorts},
+		config: config, node: table.Node{Name: config.NodeName},
 		changed: make(chan struct{}, 1), health: newHealth(config.Mode), programmed: make(chan struct{}),
 	}
+	p.nodePorts.Store(&config.NodePorts)
 	if instrumented, has := config.Backend.(Instrumented); has {
 		for _, collector := range instrumented.Collectors() {
 			if err := p.health.registry.Register(collector); err != nil {
@@ -195,6 +199,16 @@ func New(config Config) (*Proxy, error) {
 		p.health.registry.MustRegister(names.Collectors()...)
 	}
 	return p, nil
+}
+
+// Reload has a proxy that runs follow another configuration, of which NodePorts
+// and, if names are served, the servers for names outside the cluster count.
+func (p *Proxy) Reload(config Config) {
+	p.nodePorts.Store(&config.NodePorts)
+	if p.names != nil && config.DNS != nil {
+		p.names.Forward(*config.DNS)
+	}
+	p.notice()
 }
 
 // Run serves until ctx ends. What is programmed stays in the kernel. The

@@ -60,6 +60,7 @@ func (p *Proxy) table() (*table.Table, error) {
 		return nil, fmt.Errorf("list services: %w", err)
 	}
 	node := p.node
+	node.NodePorts = *p.nodePorts.Load()
 	// A machine that has not registered yet has no zone and no primary address.
 	if object, err := p.nodes.Get(p.config.NodeName); err == nil {
 		node = node.WithObject(object)

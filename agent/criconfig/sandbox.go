@@ -20,9 +20,9 @@ type Node struct {
 	SeccompDir string
 	// SeccompDefault gives containers without a profile the default one.
 	SeccompDefault bool
-	ClusterDomain  string
-	Resolver       *hostfiles.Resolver
-	Limits         *resources.Policy
+	// Resolver is what new pods are told of name servers.
+	Resolver func() *hostfiles.Resolver
+	Limits   *resources.Policy
 	// RecursiveReadOnly says whether mounts below a mount can be made read-only with it.
 	RecursiveReadOnly bool
 	// CgroupParent names a pod's cgroup for the runtime.
@@ -41,7 +41,7 @@ func LogPath(container string, attempt int) string {
 
 // DNSWarnings are what the user should know of the pod's resolver configuration.
 func (n *Node) DNSWarnings(pod *v1.Pod) []hostfiles.Warning {
-	_, warnings := n.Resolver.PodDNS(pod)
+	_, warnings := n.Resolver().PodDNS(pod)
 	return warnings
 }
 
@@ -53,9 +53,9 @@ func (n *Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfi
 		Annotations:  pod.Annotations,
 		LogDirectory: n.LogDir(pod),
 	}
-	config.DnsConfig, _ = n.Resolver.PodDNS(pod)
+	config.DnsConfig, _ = n.Resolver().PodDNS(pod)
 	if !pod.Spec.HostNetwork {
-		hostname, err := hostfiles.KernelHostname(pod, n.ClusterDomain)
+		hostname, err := hostfiles.KernelHostname(pod, n.Resolver().ClusterDomain)
 		if err != nil {
 			return nil, err
 		}

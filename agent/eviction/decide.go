@@ -23,6 +23,12 @@ type state struct {
 	seen map[v1.NodeConditionType]time.Time
 }
 
+// limit replaces the thresholds. What was crossed of those that are gone is forgotten.
+func (s *state) limit(thresholds []config.Threshold, transition time.Duration) {
+	s.thresholds, s.transition = thresholds, transition
+	s.met = slices.DeleteFunc(s.met, func(t config.Threshold) bool { return !slices.Contains(thresholds, t) })
+}
+
 // withAllocatable adds what bounds the pods together to what bounds the machine.
 func withAllocatable(thresholds []config.Threshold) []config.Threshold {
 	all := slices.Clone(thresholds)

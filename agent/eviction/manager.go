@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -48,8 +49,8 @@ type Recorder interface {
 	AnnotatedEventf(object runtime.Object, annotations map[string]string, eventType, reason, messageFormat string, args ...any)
 }
 
-// Config of a Manager.
-type Config struct {
+// Limits say when pods are evicted, and how.
+type Limits struct {
 	Thresholds []config.Threshold
 	// EnforcePods: the pods together are held to what is allocatable.
 	EnforcePods bool
@@ -57,8 +58,13 @@ type Config struct {
 	Transition time.Duration
 	// MaxGrace bounds the grace period for soft thresholds, in seconds.
 	MaxGrace int64
-	Machine  Observer
-	Pods     Pods
+}
+
+// Config of a Manager.
+type Config struct {
+	Limits
+	Machine Observer
+	Pods    Pods
 	// Usage measures the pods.
 	Usage func(ctx context.Context) map[string]*stats.PodStats
 	// FreeDisk removes what nobody needs from the disk: ended containers and unused images.
@@ -79,6 +85,9 @@ type Manager struct {
 	state state
 	// dedicated is nil until it is known.
 	dedicated *bool
+	// next are limits that the next look takes up; wake makes that come at once.
+	next atomic.Pointer[Limits]
+	wake chan struct{}
 
 	// mu guards conditions.
 	mu         sync.Mutex
@@ -87,13 +96,30 @@ type Manager struct {
 
 // NewManager returns a manager.
 func NewManager(c Config) *Manager {
-	if c.EnforcePods {
-		c.Thresholds = withAllocatable(c.Thresholds)
-	}
 	if c.Every == 0 {
 		c.Every = every
 	}
-	return &Manager{Config: c, state: state{thresholds: c.Thresholds, transition: c.Transition}}
+	m := &Manager{Config: c, wake: make(chan struct{}, 1)}
+	m.limit(c.Limits)
+	return m
+}
+
+// SetLimits changes the limits. It looks at the machine by them at once.
+func (m *Manager) SetLimits(limits Limits) {
+	m.next.Store(&limits)
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// limit has the next look go by the limits.
+func (m *Manager) limit(limits Limits) {
+	if limits.EnforcePods {
+		limits.Thresholds = withAllocatable(limits.Thresholds)
+	}
+	m.Limits = limits
+	m.state.limit(limits.Thresholds, limits.Transition)
 }
 
 // Conditions are the pressures of the node.
@@ -134,6 +160,10 @@ func (m *Manager) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-m.wake:
+		}
+		if limits := m.next.Swap(nil); limits != nil {
+			m.limit(*limits)
 		}
 		evicted, err := m.look(ctx)
 		if err != nil && ctx.Err() == nil {

@@ -45,13 +45,14 @@ type Collector struct {
 	events event.Recorder
 	node   runtime.Object
 	logger *slog.Logger
-	policy Policy
 	// records of who pulled images, which images outlive; may be nil.
 	records *Records
 	// began is when the collector did: nothing is known of earlier uses.
 	began time.Time
 	// reclaim lets one remove images at a time.
 	reclaim sync.Mutex
+	// policy; reclaim guards it.
+	policy Policy
 	// seen is when an image was first noticed, used when it was last in use; reclaim guards them.
 	seen, used map[string]time.Time
 }
@@ -61,6 +62,13 @@ func NewCollector(store Store, policy Policy, records *Records, events event.Rec
 	return &Collector{
 		store: store, policy: policy, records: records, events: events, node: node, logger: logger, began: time.Now(), seen: map[string]time.Time{}, used: map[string]time.Time{},
 	}
+}
+
+// SetPolicy changes the policy from the next check on.
+func (c *Collector) SetPolicy(policy Policy) {
+	c.reclaim.Lock()
+	defer c.reclaim.Unlock()
+	c.policy = policy
 }
 
 // Run checks the disk now and then until ctx ends.

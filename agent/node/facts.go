@@ -9,18 +9,21 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Facts are what the machine is; they do not change while it runs.
+// Facts are what the machine is. While it runs only the amounts change, by Offer.
 type Facts struct {
-	Info     v1.NodeSystemInfo
-	Capacity v1.ResourceList
-	// Offered is what of the capacity pods may use.
-	Offered v1.ResourceList
+	Info v1.NodeSystemInfo
+
+	mu sync.RWMutex // guards Capacity and Offered once others have the facts
+	// Capacity is what the machine has, Offered what of it pods may use.
+	Capacity, Offered v1.ResourceList
+
 	// Memory and Swap in bytes.
 	Memory, Swap int64
 }
@@ -65,7 +68,26 @@ func ReadFacts(rootDir string, maxPods int, version string) (*Facts, error) {
 }
 
 // Allocatable is what pods may use of the machine.
-func (f *Facts) Allocatable() v1.ResourceList { return f.Offered.DeepCopy() }
+func (f *Facts) Allocatable() v1.ResourceList {
+	_, allocatable := f.Amounts()
+	return allocatable
+}
+
+// Amounts are what the machine has and what of it pods may use.
+func (f *Facts) Amounts() (capacity, allocatable v1.ResourceList) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.Capacity.DeepCopy(), f.Offered.DeepCopy()
+}
+
+// Offer changes how many pods the machine has place for, and what they may use.
+func (f *Facts) Offer(maxPods int, allocatable func(capacity v1.ResourceList) v1.ResourceList) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Capacity = f.Capacity.DeepCopy()
+	f.Capacity[v1.ResourcePods] = *resource.NewQuantity(int64(maxPods), resource.DecimalSI)
+	f.Offered = allocatable(f.Capacity)
+}
 
 func totalMemory() (int64, error) {
 	kib, err := meminfo("MemTotal:")

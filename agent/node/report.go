@@ -71,7 +71,7 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 // setAmounts sets what the node has. What others say it has besides is theirs
 // to change; all of that is for pods.
 func (m *Manager) setAmounts(s *v1.NodeStatus) {
-	capacity, allocatable := m.Facts.Capacity.DeepCopy(), m.Facts.Allocatable()
+	capacity, allocatable := m.Facts.Amounts()
 	resources.KeepExtended(capacity, s.Capacity)
 	resources.KeepExtended(allocatable, s.Capacity)
 	if m.Devices != nil {

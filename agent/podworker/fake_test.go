@@ -403,7 +403,9 @@ func inWorld(t *testing.T, test func(w *world)) {
 			Status: w.status, Node: fakeNode{}, Events: w.events, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
 			Allocations: allocations, ContainerLogsDir: dir, HostsFile: "/etc/hosts",
 			CRI: &criconfig.Node{
-				Limits: &resources.Policy{MemoryCapacity: 1 << 30}, PodLogsDir: filepath.Join(dir, "logs"), ClusterDomain: "cluster.local", Resolver: &hostfiles.Resolver{ClusterDNS: []string{"10.96.0.10"}},
+				Limits: &resources.Policy{MemoryCapacity: 1 << 30}, PodLogsDir: filepath.Join(dir, "logs"), Resolver: func() *hostfiles.Resolver {
+					return &hostfiles.Resolver{ClusterDNS: []string{"10.96.0.10"}, ClusterDomain: "cluster.local"}
+				},
 				CgroupParent: func(types.UID, v1.PodQOSClass) string { return "/kubepods" },
 			},
 		})

@@ -249,7 +249,7 @@ func (w *worker) writeHosts(pod *v1.Pod, ips []string) (string, error) {
 		}
 		content = hostfiles.HostNetworkHosts(node, pod.Spec.HostAliases)
 	} else {
-		hostname, domain := hostfiles.Hostname(pod, w.CRI.ClusterDomain)
+		hostname, domain := hostfiles.Hostname(pod, w.CRI.Resolver().ClusterDomain)
 		content = hostfiles.Hosts(ips, hostname, domain, pod.Spec.HostAliases)
 	}
 	// Written in place: the file is mounted into containers that run.

@@ -18,7 +18,7 @@ func (s *Server) installHealth(mux *http.ServeMux) {
 
 // configz answers with the configuration in force, as the kubelet names it.
 func (s *Server) configz(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, map[string]any{"kubeletconfig": s.Configuration})
+	writeJSON(w, map[string]any{"kubeletconfig": s.Configuration()})
 }
 
 // installSystemLogs serves the logs of the machine.

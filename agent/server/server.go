@@ -47,7 +47,7 @@ type Config struct {
 	// Metrics is served at /metrics, Probes at /metrics/probes.
 	Metrics, Probes http.Handler
 	// Configuration is served at /configz.
-	Configuration any
+	Configuration func() any
 	// Healthy says whether the agent's loops go round, for /healthz.
 	Healthy func() error
 	// SystemLogDir is served at /logs/; not at all when empty.

@@ -63,6 +63,9 @@ type Config struct {
 type Manager struct {
 	Config
 	ending atomic.Bool
+	// priorities are those in force; changed tells of others.
+	priorities atomic.Pointer[[]config.ShutdownPriority]
+	changed    chan struct{}
 }
 
 // New returns a manager.
@@ -70,7 +73,18 @@ func New(c Config) *Manager {
 	if c.LogindDir == "" {
 		c.LogindDir = "/etc/systemd/logind.conf.d"
 	}
-	return &Manager{Config: c}
+	m := &Manager{Config: c, changed: make(chan struct{}, 1)}
+	m.priorities.Store(&c.Priorities)
+	return m
+}
+
+// SetPriorities changes how long the next shutdown waits for pods.
+func (m *Manager) SetPriorities(priorities []config.ShutdownPriority) {
+	m.priorities.Store(&priorities)
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
 }
 
 // Ending says whether the machine is about to stop, so that no pod is taken on.
@@ -79,11 +93,15 @@ func (m *Manager) Ending() bool { return m.ending.Load() }
 // Run delays shutdowns until ctx ends. Where no logind runs it says so once and
 // looks for one now and then.
 func (m *Manager) Run(ctx context.Context) {
-	if len(m.Priorities) == 0 {
-		return
-	}
 	told := ""
 	for ctx.Err() == nil {
+		if len(*m.priorities.Load()) == 0 {
+			select {
+			case <-ctx.Done():
+			case <-m.changed:
+			}
+			continue
+		}
 		if err := m.watch(ctx); err != nil && ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
 			m.Logger.Warn("shutdowns of the machine are not delayed for its pods; trying again", "error", err)
@@ -102,7 +120,7 @@ func (m *Manager) watch(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
-	if err := l.allowDelay(ctx, m.LogindDir, total(m.Priorities)); err != nil {
+	if err := l.allowDelay(ctx, m.LogindDir, total(*m.priorities.Load())); err != nil {
 		return err
 	}
 	inhibitor, err := l.inhibit(ctx)
@@ -110,11 +128,20 @@ func (m *Manager) watch(ctx context.Context) error {
 		return err
 	}
 	defer func() { release(inhibitor) }()
-	m.Logger.Info("shutdowns of the machine are delayed for its pods", "time", total(m.Priorities))
+	m.Logger.Info("shutdowns of the machine are delayed for its pods", "time", total(*m.priorities.Load()))
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.changed:
+			priorities := *m.priorities.Load()
+			m.Logger.Info("shutdowns of the machine are delayed for its pods", "time", total(priorities))
+			if len(priorities) == 0 {
+				return nil
+			}
+			if err := l.allowDelay(ctx, m.LogindDir, total(priorities)); err != nil {
+				return err
+			}
 		case signal, ok := <-l.signals:
 			if !ok {
 				return nil
@@ -165,7 +192,7 @@ func (m *Manager) end(ctx context.Context) {
 			active = append(active, pod)
 		}
 	}
-	for _, g := range groups(m.Priorities, active) {
+	for _, g := range groups(*m.priorities.Load(), active) {
 		m.endGroup(ctx, g)
 	}
 	m.Logger.Info("the pods of this node have ended, the shutdown goes on")

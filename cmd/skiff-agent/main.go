@@ -49,7 +49,7 @@ Pods keep running when the daemon stops, so it can be restarted at any time;
 		}
 		return run(cmd.Context(), configuration, flags)
 	}
-	command.AddCommand(&cobra.Command{
+	command.AddCommand(config.ValidateCommand(flags), &cobra.Command{
 		Use:   "cleanup",
 		Short: "End every pod of this machine and remove what the agent made",
 		Args:  cobra.NoArgs,
@@ -57,7 +57,7 @@ Pods keep running when the daemon stops, so it can be restarted at any time;
 			if err := flags.Complete(); err != nil {
 				return err
 			}
-			logger, err := daemon.NewLogger(os.Stderr, configuration.LogLevel)
+			logger, _, err := daemon.NewLogger(os.Stderr, configuration.LogLevel)
 			if err != nil {
 				return err
 			}
@@ -68,12 +68,14 @@ Pods keep running when the daemon stops, so it can be restarted at any time;
 }
 
 func run(ctx context.Context, c *config.Agent, flags *config.Flags[config.Agent]) error {
-	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+	hangups := daemon.Hangups()
+	logger, level, err := daemon.NewLogger(os.Stderr, c.LogLevel)
 	if err != nil {
 		return err
 	}
 	flags.Report(logger)
 	daemon.LogLibraries(logger)
+	live := flags.Follow(append(agent.Reloadable(), "logLevel"))
 	name, err := nodeName(c)
 	if err != nil {
 		return err
@@ -109,15 +111,35 @@ func run(ctx context.Context, c *config.Agent, flags *config.Flags[config.Agent]
 	if err != nil {
 		return err
 	}
+	running := make(chan struct{})
 	a, err := agent.New(agent.Config{
 		Settings: c, NodeName: name, NodeIP: ip, Version: version.Version, Client: connection.Client(), Logger: logger, Certificate: serving,
 		Runtime: agent.NewContainerd(containers), Host: agent.Machine{Runtime: containers, PodPidsLimit: int64(c.Resources.PodPidsLimit)},
-		Ready: daemon.Ready,
+		Ready: func() {
+			daemon.Ready()
+			close(running)
+		},
 	})
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-running:
+		}
+		daemon.Reload(ctx, hangups, logger, func(context.Context) (applied, waiting []string, err error) {
+			return live.Reload(func(c *config.Agent) error {
+				if err := a.Reload(c); err != nil {
+					return err
+				}
+				return level.Set(c.LogLevel)
+			})
+		})
+		return nil
+	})
 	group.Go(func() error {
 		if err := connection.Wait(ctx); err != nil {
 			return err

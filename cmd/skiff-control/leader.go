@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,27 @@ type leader struct {
 	server        *apiserver.Server
 	logger        *slog.Logger
 	working       atomic.Bool
+	// pool are the addresses of load balancers; changed tells of others.
+	pool    atomic.Pointer[[]string]
+	changed chan struct{}
+}
+
+func newLeader(c *config.Control, store *raftstore.Store, logger *slog.Logger) *leader {
+	l := &leader{configuration: c, store: store, logger: logger, changed: make(chan struct{}, 1)}
+	l.pool.Store(&c.LoadBalancerPool)
+	return l
+}
+
+// setPool changes the addresses that load balancers get from now on. Where
+// scheduler and controllers run they begin anew, as after a change of leaders.
+func (l *leader) setPool(pool []string) {
+	if slices.Equal(*l.pool.Swap(&pool), pool) {
+		return
+	}
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
 }
 
 // health says whether scheduler and controllers work here, or another member
@@ -85,6 +107,8 @@ func (l *leader) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case leading = <-subscription.C:
+		case <-l.changed:
+			was = false
 		}
 	}
 }
@@ -131,7 +155,7 @@ func (l *leader) work(ctx context.Context) error {
 	l.working.Store(true)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		pool, err := addresspool.ParseAll(c.LoadBalancerPool)
+		pool, err := addresspool.ParseAll(*l.pool.Load())
 		if err != nil {
 			return err
 		}

@@ -46,22 +46,25 @@ nothing acknowledged is lost and running pods do not notice.
 ` + config.Help(config.ControlKind),
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
-	flags := config.AddFlags(command.Flags(), config.ControlKind, configuration)
+	flags := config.AddFlags(command.PersistentFlags(), config.ControlKind, configuration)
 	command.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := flags.Complete(); err != nil {
 			return err
 		}
 		return run(cmd.Context(), configuration, flags)
 	}
+	command.AddCommand(config.ValidateCommand(flags))
 	return command
 }
 
 func run(ctx context.Context, c *config.Control, flags *config.Flags[config.Control]) (err error) {
-	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+	hangups := daemon.Hangups()
+	logger, level, err := daemon.NewLogger(os.Stderr, c.LogLevel)
 	if err != nil {
 		return err
 	}
 	flags.Report(logger)
+	live := flags.Follow([]string{"logLevel", "loadBalancerPool"})
 	daemon.LogLibraries(logger)
 	// A machine that was off for a year has to renew before it can serve.
 	if renewed, err := pki.RenewDue(c.PKIDir); len(renewed) > 0 || err != nil {
@@ -94,7 +97,7 @@ func run(ctx context.Context, c *config.Control, flags *config.Flags[config.Cont
 		}
 	}()
 
-	leader := &leader{configuration: c, store: store, logger: logger}
+	leader := newLeader(c, store, logger)
 	settings, err := serverConfig(c, address, store, leader, logger)
 	if err != nil {
 		return err
@@ -128,6 +131,15 @@ func run(ctx context.Context, c *config.Control, flags *config.Flags[config.Cont
 	})
 	group.Go(func() error {
 		keeper(c, store, logger).Run(serving)
+		return nil
+	})
+	group.Go(func() error {
+		daemon.Reload(serving, hangups, logger, func(context.Context) (applied, waiting []string, err error) {
+			return live.Reload(func(c *config.Control) error {
+				leader.setPool(c.LoadBalancerPool)
+				return level.Set(c.LogLevel)
+			})
+		})
 		return nil
 	})
 	(&supervision{store: store, server: server, leader: leader}).start(serving, group)

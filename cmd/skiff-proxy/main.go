@@ -62,7 +62,7 @@ be restarted at any time; "skiff-proxy cleanup" removes them.
 		}
 		return run(cmd.Context(), configuration, flags)
 	}
-	command.AddCommand(&cobra.Command{
+	command.AddCommand(config.ValidateCommand(flags), &cobra.Command{
 		Use:   "guard",
 		Short: "Close this machine's pods until network policies are read",
 		Long: `Close the pods of a machine that starts and had network policies when it was
@@ -73,11 +73,11 @@ rules of the proxy, it changes nothing. It does not ask the API.`,
 			if err := flags.Complete(); err != nil {
 				return err
 			}
-			settings, _, err := prepare(configuration)
+			prepared, err := prepare(configuration)
 			if err != nil {
 				return err
 			}
-			p, err := proxy.New(settings)
+			p, err := proxy.New(prepared.settings)
 			if err != nil {
 				return err
 			}
@@ -95,11 +95,14 @@ rules of the proxy, it changes nothing. It does not ask the API.`,
 }
 
 func run(ctx context.Context, c *config.Proxy, flags *config.Flags[config.Proxy]) error {
-	settings, connection, err := prepare(c)
+	hangups := daemon.Hangups()
+	prepared, err := prepare(c)
 	if err != nil {
 		return err
 	}
+	settings, connection := prepared.settings, prepared.connection
 	flags.Report(settings.Logger)
+	live := flags.Follow(reloadable)
 	if err := tracking.On(ctx); err != nil {
 		return err
 	}
@@ -134,9 +137,25 @@ func run(ctx context.Context, c *config.Proxy, flags *config.Flags[config.Proxy]
 		daemon.FollowStatus(ctx, p.Describe)
 		return nil
 	})
+	group.Go(func() error {
+		daemon.Reload(ctx, hangups, settings.Logger, func(context.Context) (applied, waiting []string, err error) {
+			return live.Reload(func(c *config.Proxy) error {
+				changed, err := prepared.configure(c)
+				if err != nil {
+					return err
+				}
+				p.Reload(changed)
+				return prepared.level.Set(c.LogLevel)
+			})
+		})
+		return nil
+	})
 	context.AfterFunc(ctx, daemon.Stopping)
 	return group.Wait()
 }
+
+// reloadable are the settings that may change while the proxy runs.
+var reloadable = []string{"logLevel", "nodePortAddresses", "dns.upstreams", "dns.policy", "dns.stubDomains"}
 
 // connect prepares the way to the control plane.
 func connect(c *config.Proxy, logger *slog.Logger) (*apiclient.Connection, error) {
@@ -154,11 +173,11 @@ func connect(c *config.Proxy, logger *slog.Logger) (*apiclient.Connection, error
 
 // runOnce programs or prints the present state.
 func runOnce(ctx context.Context, c *config.Proxy, print bool, output io.Writer) error {
-	settings, _, err := prepare(c)
+	prepared, err := prepare(c)
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(settings)
+	p, err := proxy.New(prepared.settings)
 	if err != nil {
 		return err
 	}
@@ -176,50 +195,69 @@ func runOnce(ctx context.Context, c *config.Proxy, print bool, output io.Writer)
 	return err
 }
 
+// prepared is what every way to run needs.
+type prepared struct {
+	settings   proxy.Config
+	connection *apiclient.Connection
+	level      *daemon.Level
+	// nodePorts are the addresses of node ports when the configuration names none.
+	nodePorts table.NodePortAddresses
+}
+
 // prepare reads what every way to run needs, and changes nothing.
-func prepare(c *config.Proxy) (proxy.Config, *apiclient.Connection, error) {
-	logger, err := daemon.NewLogger(os.Stderr, c.LogLevel)
+func prepare(c *config.Proxy) (*prepared, error) {
+	logger, level, err := daemon.NewLogger(os.Stderr, c.LogLevel)
 	if err != nil {
-		return proxy.Config{}, nil, err
+		return nil, err
 	}
 	daemon.LogLibraries(logger)
 	settings := proxy.Config{NodeName: c.NodeName, Announce: true, NetworkPolicy: c.NetworkPolicy, StateDir: c.StateDir, Logger: logger}
 	if settings.NodeName == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return settings, nil, fmt.Errorf("find the host name: %w; set nodeName", err)
+			return nil, fmt.Errorf("find the host name: %w; set nodeName", err)
 		}
 		settings.NodeName = strings.ToLower(host)
 	}
 	connection, err := connect(c, logger)
 	if err != nil {
-		return settings, nil, err
+		return nil, err
 	}
 	settings.Client = connection.Client()
 	chosen, err := mode.Open(c.Mode, modeOptions(c, logger))
 	if err != nil {
-		return settings, nil, err
+		return nil, err
 	}
-	settings.Mode, settings.Backend, settings.NodePorts = chosen.Name, chosen.Backend, chosen.NodePorts
+	settings.Mode, settings.Backend = chosen.Name, chosen.Backend
 	settings.Retire = func(ctx context.Context) (bool, error) { return mode.Retire(ctx, chosen.Name) }
 	if chosen.Name == "ipvs" {
 		settings.CheckPeriod, settings.MinSyncPeriod = c.IPVS.Periods()
 	}
+	p := &prepared{settings: settings, connection: connection, level: level, nodePorts: chosen.NodePorts}
+	p.settings, err = p.configure(c)
+	return p, err
+}
+
+// configure returns the settings with what may change while the proxy runs.
+func (p *prepared) configure(c *config.Proxy) (settings proxy.Config, err error) {
+	settings = p.settings
+	settings.NodePorts = p.nodePorts
 	if len(c.NodePortAddresses) > 0 {
 		if settings.NodePorts, err = table.ParseNodePortAddresses(c.NodePortAddresses); err != nil {
-			return settings, nil, fmt.Errorf("nodePortAddresses: %w", err)
+			return settings, fmt.Errorf("nodePortAddresses: %w", err)
 		}
 	}
-	if c.DNS.Enabled {
-		settings.DNS = &dns.Config{
-			Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Policy: c.DNS.Policy, Logger: logger.With("component", "dns"),
-			StubDomains: map[string][]string{},
-		}
-		for domain, servers := range c.DNS.StubDomains {
-			settings.DNS.StubDomains[domain] = strings.Fields(servers)
-		}
+	if !c.DNS.Enabled {
+		return settings, nil
 	}
-	return settings, connection, nil
+	settings.DNS = &dns.Config{
+		Address: netip.MustParseAddr(c.DNS.Address), Domain: c.DNS.ClusterDomain, Upstreams: c.DNS.Upstreams, Policy: c.DNS.Policy, Logger: settings.Logger.With("component", "dns"),
+		StubDomains: map[string][]string{},
+	}
+	for domain, servers := range c.DNS.StubDomains {
+		settings.DNS.StubDomains[domain] = strings.Fields(servers)
+	}
+	return settings, nil
 }
 
 // modeOptions converts what Validate has checked.

@@ -25,6 +25,9 @@ type Flags[C any] struct {
 	file          string
 	set           *pflag.FlagSet
 
+	// more are files that are merged over the drop-ins.
+	more []string
+	// files and unknown variables were met when the configuration was read last.
 	files, unknown []string
 }
 
@@ -122,6 +125,12 @@ func (f *Flags[C]) Read() (*C, error) {
 			return nil, err
 		}
 		files = append([]string{path}, dropIns...)
+	}
+	for _, file := range f.more {
+		if err := Load(file, f.kind, c); err != nil {
+			return nil, err
+		}
+		files = append(files, file)
 	}
 	unknown, err := f.applyEnv(c)
 	if err != nil {

@@ -8,6 +8,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,23 +58,33 @@ func Run(name string, run func(ctx context.Context) error) {
 	}
 }
 
-// NewLogger returns the logger of a daemon at a level, one of debug, info, warn
-// and error. It writes text lines to w; when that is a standard error which
-// systemd has connected to its journal, it writes to the journal itself, where
-// the attributes become fields.
-func NewLogger(w io.Writer, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if level == "" {
-		level = "info"
+// Level is what a daemon logs from: it may change while it runs.
+type Level struct{ variable slog.LevelVar }
+
+// Set changes the level to one of debug, info, warn and error; empty is info.
+func (l *Level) Set(level string) error {
+	var parsed slog.Level
+	if err := parsed.UnmarshalText([]byte(strings.ToUpper(cmp.Or(level, "info")))); err != nil {
+		return fmt.Errorf("logLevel: %q is not one of debug, info, warn, error", level)
 	}
-	if err := l.UnmarshalText([]byte(strings.ToUpper(level))); err != nil {
-		return nil, fmt.Errorf("logLevel: %q is not one of debug, info, warn, error", level)
+	l.variable.Set(parsed)
+	return nil
+}
+
+// NewLogger returns the logger of a daemon at a level, one of debug, info, warn
+// and error, and what changes the level later. It writes text lines to w; when that
+// is a standard error which systemd has connected to its journal, it writes to the
+// journal itself, where the attributes become fields.
+func NewLogger(w io.Writer, level string) (*slog.Logger, *Level, error) {
+	l := &Level{}
+	if err := l.Set(level); err != nil {
+		return nil, nil, err
 	}
 	if !journals(w) {
-		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: &l.variable})), l, nil
 	}
 	// The journal keeps the time of a line on standard error too.
-	return slog.New(newJournalHandler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: withoutTime}))), nil
+	return slog.New(newJournalHandler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: &l.variable, ReplaceAttr: withoutTime}))), l, nil
 }
 
 func withoutTime(groups []string, a slog.Attr) slog.Attr {

@@ -149,7 +149,7 @@ func TestTheJournalsSocketGetsNativeMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", stat.Dev, stat.Ino))
-	logger, err := NewLogger(os.Stderr, "info")
+	logger, _, err := NewLogger(os.Stderr, "info")
 	if err != nil {
 		t.Fatal(err)
 	}

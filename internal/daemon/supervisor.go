@@ -42,10 +42,13 @@ func notify(state string) {
 }
 
 // Ready tells systemd that the daemon serves.
-func Ready() { notify(systemd.SdNotifyReady) }
+func Ready() {
+	status.ready.Store(true)
+	notify(systemd.SdNotifyReady)
+}
 
 // Status replaces the one-line status that systemctl status shows.
-func Status(status string) { notify("STATUS=" + strings.ReplaceAll(status, "\n", "; ")) }
+func Status(text string) { status.set(strings.ReplaceAll(text, "\n", "; ")) }
 
 // statusEvery is how often the status line may change: systemd tells everybody
 // who listens, and a person reads no faster.

@@ -61,6 +61,9 @@ func (c *cache) put(key cacheKey, reply *miekg.Msg, now time.Time) {
 	}
 }
 
+// clear forgets everything.
+func (c *cache) clear() { c.entries.Clear() }
+
 func (c *cache) len() int { return c.entries.Len() }
 
 // lifeOf is how long a reply may be remembered, 0 for not at all.

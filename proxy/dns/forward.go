@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	miekg "github.com/miekg/dns"
@@ -27,9 +28,8 @@ const (
 type forwarder struct {
 	cache   *cache
 	flights singleflight.Group
-	// all are the servers for every name, stubs those for domains, longest first.
-	all     *upstreams
-	stubs   []stub
+	// servers are those that are asked.
+	servers atomic.Pointer[servers]
 	metrics *metrics
 	logger  *slog.Logger
 	now     func() time.Time
@@ -40,20 +40,40 @@ type forwarder struct {
 	stop      context.CancelFunc
 }
 
+// servers are the servers for every name, and those for domains, longest first.
+type servers struct {
+	all   *upstreams
+	stubs []stub
+}
+
+func newServers(config Config) *servers {
+	s := &servers{all: newUpstreams(config)}
+	for domain, addresses := range config.StubDomains {
+		own := config
+		own.Upstreams = addresses
+		s.stubs = append(s.stubs, stub{strings.ToLower(miekg.Fqdn(domain)), newUpstreams(own)})
+	}
+	sortLongestFirst(s.stubs)
+	return s
+}
+
+// each calls visit for every group of servers.
+func (s *servers) each(visit func(*upstreams)) {
+	visit(s.all)
+	for _, stub := range s.stubs {
+		visit(stub.servers)
+	}
+}
+
 type stub struct {
 	domain  string
 	servers *upstreams
 }
 
 func newForwarder(config Config, m *metrics) *forwarder {
-	f := &forwarder{cache: newCache(), all: newUpstreams(config), metrics: m, logger: config.Logger, now: time.Now}
+	f := &forwarder{cache: newCache(), metrics: m, logger: config.Logger, now: time.Now}
 	f.ctx, f.stop = context.WithCancel(context.Background())
-	for domain, servers := range config.StubDomains {
-		own := config
-		own.Upstreams = servers
-		f.stubs = append(f.stubs, stub{strings.ToLower(miekg.Fqdn(domain)), newUpstreams(own)})
-	}
-	sortLongestFirst(f.stubs)
+	f.servers.Store(newServers(config))
 	return f
 }
 
@@ -65,12 +85,13 @@ func (f *forwarder) close() {
 
 // serversFor are those to ask for a name in lower case.
 func (f *forwarder) serversFor(name string) *upstreams {
-	for _, s := range f.stubs {
+	servers := f.servers.Load()
+	for _, s := range servers.stubs {
 		if miekg.IsSubDomain(s.domain, name) {
 			return s.servers
 		}
 	}
-	return f.all
+	return servers.all
 }
 
 // ask answers from the cache or from the first server that answers.

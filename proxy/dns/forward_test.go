@@ -165,7 +165,7 @@ func TestServersThatFailAreAskedLast(t *testing.T) {
 	t.Parallel()
 	dead, living := newTeacher(t, nil), newTeacher(t, answers(1, 0))
 	s := newTestServer(t, dead.address, living.address)
-	s.forward.all.now = (&clock{}).now // no pause ends
+	s.forward.servers.Load().all.now = (&clock{}).now // no pause ends
 	for range maxFails + 2 {
 		if got, _ := first(a(s)); got != "192.0.2.1" {
 			t.Fatalf("got %s", got)
@@ -174,7 +174,7 @@ func TestServersThatFailAreAskedLast(t *testing.T) {
 	if got := dead.asked.Load(); got != maxFails {
 		t.Errorf("the one that does not answer was asked %d times, want %d", got, maxFails)
 	}
-	u := s.forward.all
+	u := s.forward.servers.Load().all
 	u.judge(u.servers[0], nil)
 	if got := u.inOrder(); got[0].address != dead.address {
 		t.Error("a server that answers again is not asked first again")
@@ -217,7 +217,7 @@ func TestAServerThatForwardsToUsIsNotAsked(t *testing.T) {
 	close(made)
 	s.watchForLoops()
 	testenv.Eventually(t, 10*time.Second, func() bool {
-		order := s.forward.all.inOrder()
+		order := s.forward.servers.Load().all.inOrder()
 		return len(order) == 1 && order[0].address == honest.address
 	}, "the circle is not found")
 	s.forward.close()
@@ -239,4 +239,23 @@ func TestExtensions(t *testing.T) {
 	if reply := s.answer(query); reply.Rcode != miekg.RcodeBadVers {
 		t.Errorf("an unknown version: %s", miekg.RcodeToString[reply.Rcode])
 	}
+}
+
+func TestOtherServersAreAskedAfterAReload(t *testing.T) {
+	t.Parallel()
+	before, after, corp := newTeacher(t, answers(1, 60)), newTeacher(t, answers(2, 60)), newTeacher(t, answers(3, 60))
+	s := newTestServer(t, before.address)
+	wants := func(name, address string) {
+		t.Helper()
+		if got, _ := first(ask(s, name, miekg.TypeA)); got != address {
+			t.Errorf("%s: got %s, want %s", name, got, address)
+		}
+	}
+	wants("www.example.org", "192.0.2.1")
+	wants("www.corp.example", "192.0.2.1")
+	config := s.config
+	config.Upstreams, config.StubDomains = []string{after.address}, map[string][]string{"corp.example": {corp.address}}
+	s.Forward(config)
+	wants("www.example.org", "192.0.2.2")
+	wants("www.corp.example", "192.0.2.3")
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,9 @@ type Server struct {
 	metrics *metrics
 	ready   atomic.Bool
 	logger  *slog.Logger
+
+	mu      sync.Mutex // guards running, and changes of the servers
+	running bool
 }
 
 // NewServer returns a server that Run starts.
@@ -43,14 +47,8 @@ func NewServer(config Config, source Source) (*Server, error) {
 	s := &Server{config: config, zone: &zone{domain: domain, source: source, server: config.Address}, logger: config.Logger}
 	s.metrics = newMetrics(func() int { return s.forward.cache.len() })
 	s.forward = newForwarder(config, s.metrics)
-	all := []*upstreams{s.forward.all}
-	for _, stub := range s.forward.stubs {
-		all = append(all, stub.servers)
-	}
 	s.loops = newLoops(func(server string) {
-		for _, u := range all {
-			u.exclude(server)
-		}
+		s.forward.servers.Load().each(func(u *upstreams) { u.exclude(server) })
 	})
 	return s, nil
 }
@@ -64,9 +62,28 @@ func (s *Server) watchForLoops() {
 	probe := func(server string) {
 		s.forward.refreshes.Go(func() { s.loops.probe(s.forward.ctx, server) })
 	}
-	s.forward.all.watch(probe)
-	for _, stub := range s.forward.stubs {
-		stub.servers.watch(probe)
+	s.forward.servers.Load().each(func(u *upstreams) { u.watch(probe) })
+}
+
+// Forward changes the servers for names outside the cluster to those of the
+// configuration, of which nothing else counts. What the former ones answered is
+// forgotten. It may be called while Run does or before.
+func (s *Server) Forward(config Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forward.servers.Store(newServers(config))
+	s.forward.cache.clear()
+	if s.running {
+		s.watchForLoops()
+	}
+}
+
+// serving says whether Run answers, so that servers may be probed.
+func (s *Server) serving(running bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running = running; running {
+		s.watchForLoops()
 	}
 }
 
@@ -111,8 +128,9 @@ func (s *Server) Run(ctx context.Context) error {
 			return server.Shutdown()
 		})
 	}
-	s.watchForLoops()
+	s.serving(true)
 	err = group.Wait()
+	s.serving(false)
 	s.forward.close()
 	return err
 }
