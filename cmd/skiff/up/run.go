@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/skiff-run/skiff/internal/daemon"
 	"github.com/skiff-run/skiff/internal/tracking"
 )
 
@@ -84,7 +85,9 @@ func detach(ctx context.Context, out io.Writer, arguments []string) error {
 // supervise is the life of the process that owns the daemons.
 func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 	begin := time.Now()
+	var hangups <-chan os.Signal // a terminal's end still ends a process in its foreground
 	if o.Supervise {
+		hangups = daemon.Hangups()
 		// The daemons must not hold the pipe open: its end says that all is said.
 		unix.CloseOnExec(readyDescriptor)
 	}
@@ -154,8 +157,38 @@ func (o *Options) supervise(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	<-ctx.Done()
-	return nil
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+			if err := o.reload(); err != nil {
+				fmt.Fprintf(out, "%s not reloaded, everything is as it was: %v\n", time.Now().Format(time.RFC3339), err)
+			}
+		}
+	}
+}
+
+// reload writes the daemons' files anew and has them read these.
+func (o *Options) reload() error {
+	c, err := o.configure()
+	if err != nil {
+		return err
+	}
+	if err := o.writeConfigurations(c); err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range daemonsOf(c.role) {
+		pid := running(o.PIDFile(name), "skiff-"+name)
+		if pid == 0 {
+			continue // it reads them when it is started
+		}
+		if err := unix.Kill(pid, unix.SIGHUP); err != nil {
+			errs = append(errs, fmt.Errorf("have %s read its configuration: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // startAll starts containerd if needed and the daemons, all at once: each
