@@ -133,7 +133,8 @@ func (a *Authenticator) verify(text string) (*jwt.Claims, *Binding, error) {
 	if !verified {
 		return nil, nil, errors.New("invalid bearer token: no key of this cluster has signed it")
 	}
-	if err := public.ValidateWithLeeway(jwt.Expected{Issuer: a.issuer, Time: time.Now()}, 0); err != nil {
+	// A token of another API server may come from a clock that is a little ahead.
+	if err := public.ValidateWithLeeway(jwt.Expected{Issuer: a.issuer, Time: time.Now()}, jwt.DefaultLeeway); err != nil {
 		if errors.Is(err, jwt.ErrExpired) {
 			return nil, nil, errors.New("service account token has expired")
 		}

@@ -71,7 +71,7 @@ func (c *Controller) giveUp(ctx context.Context, node *corev1.Node) (bool, error
 	lease, err := c.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, node.Name, metav1.GetOptions{})
 	switch {
 	case err == nil:
-		if lease.Spec.RenewTime != nil && lease.Spec.RenewTime.After(c.signs.renewed(node.Name)) {
+		if lease.Spec.RenewTime != nil && !lease.Spec.RenewTime.Time.Equal(c.signs.renewed(node.Name)) {
 			c.signs.lease(lease, c.now())
 			return false, nil
 		}

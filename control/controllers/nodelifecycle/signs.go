@@ -52,7 +52,8 @@ func (s *signsOfLife) condition(node *corev1.Node, now time.Time) {
 	}
 }
 
-// lease takes up a renewal of the node's lease.
+// lease takes up a renewal of the node's lease. Any other time than before is one:
+// a clock that was ahead and is put right goes back, and the node renews on.
 func (s *signsOfLife) lease(lease *coordinationv1.Lease, now time.Time) {
 	if lease.Spec.RenewTime == nil {
 		return
@@ -60,7 +61,7 @@ func (s *signsOfLife) lease(lease *coordinationv1.Lease, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := s.of(lease.Name, now)
-	if lease.Spec.RenewTime.After(one.renewed) {
+	if !lease.Spec.RenewTime.Time.Equal(one.renewed) {
 		one.renewed = lease.Spec.RenewTime.Time
 		one.seen = now
 	}
@@ -75,7 +76,7 @@ func (s *signsOfLife) seen(node *corev1.Node, now time.Time) time.Time {
 	return s.of(node.Name, now).seen
 }
 
-// renewed returns the newest renewal known of the node's lease.
+// renewed returns the last renewal known of the node's lease, by the node's clock.
 func (s *signsOfLife) renewed(node string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,8 +3,9 @@
 //
 // In flow pods and nodes by informer; out flow deletions and events. When a pod
 // has to go is decided by the pure function deadline. A taint that pods bear for a
-// while counts from when this controller began at the earliest: while the control
-// plane was away, no node could have it taken off.
+// while counts from when this controller noticed it, by this process's own clock:
+// what another machine wrote as the time may be an hour off, and while the control
+// plane was away no node could have the taint taken off.
 package tainteviction
 
 import (
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -44,19 +46,34 @@ type Controller struct {
 	events  record.EventRecorder
 	logger  *slog.Logger
 	now     func() time.Time
-	// begin is when the controller began to look.
-	begin time.Time
 
 	mu sync.Mutex // guards both maps
 	// doomed has the pods whose deletion is due at a later time.
-	doomed map[reconcile.Key]struct{}
-	// noticed has when a taint was first seen that does not say when it was added.
+	doomed map[reconcile.Key]doom
+	// noticed has when a taint was first seen.
 	noticed map[taintID]time.Time
 }
 
+// doom says that a pod has to go, and since when.
+type doom struct {
+	pod   types.UID
+	since time.Time
+}
+
+// taintID tells taints apart, and one from what was there before it was taken off
+// and added anew.
 type taintID struct {
 	node       string
 	key, value string
+	added      int64
+}
+
+func idOf(node string, taint corev1.Taint) taintID {
+	id := taintID{node: node, key: taint.Key, value: taint.Value}
+	if taint.TimeAdded != nil {
+		id.added = taint.TimeAdded.Unix()
+	}
+	return id
 }
 
 // New returns a controller on the client and the informers, which the caller
@@ -68,7 +85,7 @@ func New(client kubernetes.Interface, factory informers.SharedInformerFactory, l
 	}
 	c := &Controller{
 		client: client, pods: pods.Lister(), byNode: pods.Informer().GetIndexer(), nodes: nodes.Lister(), logger: logger, now: time.Now,
-		doomed: map[reconcile.Key]struct{}{}, noticed: map[taintID]time.Time{},
+		doomed: map[reconcile.Key]doom{}, noticed: map[taintID]time.Time{},
 	}
 	c.queue = reconcile.NewQueue("tainteviction", workers, logger, c.reconcile)
 	c.sources = []reconcile.Source{
@@ -85,7 +102,6 @@ func (c *Controller) Run(ctx context.Context) error {
 	recorder, stop := reconcile.StartEvents(c.client, Component)
 	defer stop()
 	c.events = recorder
-	c.begin = c.now()
 	return reconcile.Run(ctx, c.sources, c.queue)
 }
 
@@ -126,15 +142,15 @@ func (c *Controller) podChanged(old, pod *corev1.Pod) {
 	}
 }
 
-// notice keeps the times of a node's taints that do not say since when they are.
+// notice keeps since when a node's taints are known.
 func (c *Controller) notice(node string, taints []corev1.Taint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	present := map[taintID]bool{}
 	for _, taint := range taints {
-		id := taintID{node, taint.Key, taint.Value}
+		id := idOf(node, taint)
 		present[id] = true
-		if _, known := c.noticed[id]; !known && taint.TimeAdded == nil {
+		if _, known := c.noticed[id]; !known {
 			c.noticed[id] = c.now()
 		}
 	}
@@ -145,19 +161,23 @@ func (c *Controller) notice(node string, taints []corev1.Taint) {
 	}
 }
 
-// since returns from when a node's taint counts: when it was added, as far as is
-// known, but not before this controller began.
+// since returns from when a node's taint counts.
 func (c *Controller) since(node string, taint corev1.Taint) time.Time {
-	if taint.TimeAdded != nil {
-		if added := taint.TimeAdded.Time; added.After(c.begin) {
-			return added
-		}
-		return c.begin
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if seen, known := c.noticed[taintID{node, taint.Key, taint.Value}]; known {
+	if seen, known := c.noticed[idOf(node, taint)]; known {
 		return seen
+	}
+	return c.now()
+}
+
+// came returns from when the pod's own time on the tainted node counts: since it
+// has been known that it has to go.
+func (c *Controller) came(key reconcile.Key, pod *corev1.Pod) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, is := c.doomed[key]; is && known.pod == pod.UID {
+		return known.since
 	}
 	return c.now()
 }
@@ -180,14 +200,15 @@ func (c *Controller) reconcile(ctx context.Context, key reconcile.Key) error {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("read node: %w", err)
 	}
-	at, due := deadline(pod, noExecute(node), func(taint corev1.Taint) time.Time { return c.since(pod.Spec.NodeName, taint) })
+	came := c.came(key, pod)
+	at, due := deadline(pod, came, noExecute(node), func(taint corev1.Taint) time.Time { return c.since(pod.Spec.NodeName, taint) })
 	if !due {
 		c.cancel(key, pod)
 		return nil
 	}
 	if left := at.Sub(c.now()); left > 0 {
 		c.mu.Lock()
-		c.doomed[key] = struct{}{}
+		c.doomed[key] = doom{pod.UID, came}
 		c.mu.Unlock()
 		c.queue.AddAfter(key, left)
 		return nil

@@ -5,8 +5,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/skiff-run/skiff/control/controllers/podstate"
 )
 
 // noExecute returns the node's taints that drive pods away.
@@ -26,8 +24,7 @@ func noExecute(node *corev1.Node) []corev1.Taint {
 // deadline returns when the pod has to leave a node with these taints; false when
 // it may stay. A taint that is not tolerated drives it away at once, one tolerated
 // for some seconds that long after it was added, or after the pod came.
-func deadline(pod *corev1.Pod, taints []corev1.Taint, since func(corev1.Taint) time.Time) (time.Time, bool) {
-	came := arrival(pod)
+func deadline(pod *corev1.Pod, came time.Time, taints []corev1.Taint, since func(corev1.Taint) time.Time) (time.Time, bool) {
 	earliest, due := time.Time{}, false
 	for _, taint := range taints {
 		tolerance, tolerated, limited := toleration(pod.Spec.Tolerations, &taint)
@@ -58,12 +55,4 @@ func toleration(tolerations []corev1.Toleration, taint *corev1.Taint) (length ti
 		return 0, true, false
 	}
 	return 0, false, true
-}
-
-// arrival returns when the pod came to its node.
-func arrival(pod *corev1.Pod) time.Time {
-	if scheduled := podstate.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionTrue {
-		return scheduled.LastTransitionTime.Time
-	}
-	return pod.CreationTimestamp.Time
 }

@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/skiff-run/skiff/control/controllers/reconcile"
 )
 
 func TestDeadline(t *testing.T) {
@@ -40,11 +42,8 @@ func TestDeadline(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pod := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(start.Add(tc.arrived))},
-				Spec:       corev1.PodSpec{Tolerations: tc.tolerations},
-			}
-			at, due := deadline(pod, tc.taints, func(corev1.Taint) time.Time { return start })
+			pod := &corev1.Pod{Spec: corev1.PodSpec{Tolerations: tc.tolerations}}
+			at, due := deadline(pod, start.Add(tc.arrived), tc.taints, func(corev1.Taint) time.Time { return start })
 			if due == tc.stays || (due && !at.Equal(start.Add(tc.want))) {
 				t.Fatalf("due %v at %s, want %s", due, at.Sub(start), tc.want)
 			}
@@ -52,20 +51,40 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-func TestATaintCountsFromTheControllersBeginningAtTheEarliest(t *testing.T) {
+func TestTimesCountByThisProcessesClockWhateverOthersWrote(t *testing.T) {
 	t.Parallel()
-	begin := time.Unix(100_000, 0)
-	c := &Controller{begin: begin, now: func() time.Time { return begin.Add(time.Hour) }, noticed: map[taintID]time.Time{}}
-	for name, tc := range map[string]struct {
-		added *metav1.Time
-		want  time.Time
-	}{
-		"added before the control plane was away": {&metav1.Time{Time: begin.Add(-time.Hour)}, begin},
-		"added since":                           {&metav1.Time{Time: begin.Add(time.Minute)}, begin.Add(time.Minute)},
-		"nobody knows when, and nobody noticed": {nil, begin.Add(time.Hour)},
-	} {
-		if got := c.since("a", corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute, TimeAdded: tc.added}); !got.Equal(tc.want) {
-			t.Errorf("%s: since %s, want %s", name, got, tc.want)
+	now := time.Unix(100_000, 0)
+	c := &Controller{now: func() time.Time { return now }, noticed: map[taintID]time.Time{}, doomed: map[reconcile.Key]doom{}}
+	taint := func(added time.Duration) corev1.Taint {
+		return corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute, TimeAdded: &metav1.Time{Time: now.Add(added)}}
+	}
+	ahead, behind, unsaid := taint(time.Hour), taint(-time.Hour), corev1.Taint{Key: "maintenance", Effect: corev1.TaintEffectNoExecute}
+	noticed := now
+	c.notice("a", []corev1.Taint{ahead, unsaid})
+	c.notice("b", []corev1.Taint{behind})
+	now = now.Add(time.Minute)
+	c.notice("a", []corev1.Taint{ahead, unsaid})
+	for node, one := range map[string]corev1.Taint{"a": ahead, "b": behind} {
+		if got := c.since(node, one); !got.Equal(noticed) {
+			t.Errorf("a taint of node %s counts since %s, want %s", node, got, noticed)
 		}
+	}
+	if got := c.since("a", unsaid); !got.Equal(noticed) {
+		t.Errorf("a taint without a time counts since %s, want %s", got, noticed)
+	}
+	again := taint(-time.Second)
+	c.notice("a", []corev1.Taint{again})
+	if got := c.since("a", again); !got.Equal(now) {
+		t.Errorf("a taint that was added anew counts since %s, want %s", got, now)
+	}
+	pod := &corev1.Pod{}
+	pod.Name, pod.UID = "web", "1"
+	c.doomed[reconcile.KeyOf(pod)] = doom{pod.UID, noticed}
+	if got := c.came(reconcile.KeyOf(pod), pod); !got.Equal(noticed) {
+		t.Errorf("the pod counts since %s, want %s", got, noticed)
+	}
+	pod.UID = "2"
+	if got := c.came(reconcile.KeyOf(pod), pod); !got.Equal(now) {
+		t.Errorf("another pod of that name counts since %s, want %s", got, now)
 	}
 }
