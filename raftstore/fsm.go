@@ -102,7 +102,7 @@ func (f *fsm) execute(batch *command.Batch, l *raft.Log) answers {
 			results[i] = old
 			continue
 		}
-		results[i] = f.command(c, l.Term)
+		results[i] = f.command(c, l)
 		s.results[c.Sequence] = results[i]
 	}
 	if told := f.parts.Executed; told != nil {
@@ -111,12 +111,16 @@ func (f *fsm) execute(batch *command.Batch, l *raft.Log) answers {
 	return results
 }
 
-func (f *fsm) command(c *command.Command, term uint64) command.Result {
+func (f *fsm) command(c *command.Command, l *raft.Log) command.Result {
 	r := command.Result{Outcome: command.Done}
 	switch c.Kind {
-	case command.Put:
+	case command.Put, command.PutFor:
+		expires := c.ExpiresAt
+		if c.Kind == command.PutFor {
+			expires = expiresAt(l.AppendedAt, c.TTL)
+		}
 		var ok bool
-		r.KV, r.Prev, ok = f.state.Put(c.Key, c.Value, c.Expect, c.ExpiresAt)
+		r.KV, r.Prev, ok = f.state.Put(c.Key, c.Value, c.Expect, expires)
 		if !ok {
 			r.Outcome, r.Prev = command.CompareFailed, nil
 		}
@@ -137,7 +141,7 @@ func (f *fsm) command(c *command.Command, term uint64) command.Result {
 	case command.Expire:
 		r.Count = int64(f.state.Expire(c.Now, int(c.Limit)))
 	case command.Epoch:
-		f.epoch.Store(term)
+		f.epoch.Store(l.Term)
 	case command.Jump:
 		f.state.Jump(c.Revision)
 	}

@@ -12,7 +12,7 @@ import (
 func (s *Store) Put(ctx context.Context, r PutRequest) (PutResult, error) {
 	c := command.Command{Kind: command.Put, Key: r.Key, Value: r.Value, Expect: r.ExpectModRevision}
 	if r.TTLSeconds > 0 {
-		c.ExpiresAt = expiresAt(s.now(), r.TTLSeconds)
+		c.Kind, c.TTL = command.PutFor, r.TTLSeconds
 	}
 	result, err := s.write(ctx, c)
 	if err != nil {
@@ -30,8 +30,8 @@ func (s *Store) now() time.Time {
 }
 
 // expiresAt is the first second by which the whole time to live has passed.
-func expiresAt(now time.Time, ttl int64) int64 {
-	return now.Add(time.Second-1).Unix() + ttl
+func expiresAt(from time.Time, ttl int64) int64 {
+	return from.Add(time.Second-1).Unix() + ttl
 }
 
 // Delete removes one key. It answers when the deletion is durable and applied

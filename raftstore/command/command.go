@@ -26,12 +26,14 @@ const (
 	Epoch Kind = 5
 	// Jump moves the revision forward by Revision and forgets all history.
 	Jump Kind = 6
+	// PutFor writes Key, for TTL seconds.
+	PutFor Kind = 7
 )
 
 // String names the kind for people.
 func (k Kind) String() string {
-	names := [...]string{"", "put", "delete", "compact", "expire", "epoch", "jump"}
-	if k >= Put && k <= Jump {
+	names := [...]string{"", "put", "delete", "compact", "expire", "epoch", "jump", "put for a while"}
+	if k >= Put && k <= PutFor {
 		return names[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
@@ -46,11 +48,16 @@ type Command struct {
 	Value    []byte
 	Expect   int64 // modification revision, or mvcc.AnyRevision
 	// ExpiresAt and Now are seconds of the Unix clock as the proposer read it:
-	// the state machine never looks at a clock.
+	// the state machine never looks at a clock. Put with ExpiresAt is found in
+	// old logs only.
 	ExpiresAt int64
 	Now       int64
-	Limit     int64
-	Revision  int64
+	// TTL in seconds counts from when the leader appended the batch to its log, by
+	// the leader's clock, which also says when it has passed: a proposer whose
+	// clock is off does no harm.
+	TTL      int64
+	Limit    int64
+	Revision int64
 }
 
 // Size is about how many bytes the command takes in the log.
@@ -117,10 +124,13 @@ func (c *Command) encode(b []byte) []byte {
 	b = append(b, byte(c.Kind))
 	b = binary.AppendUvarint(b, c.Sequence)
 	switch c.Kind {
-	case Put:
+	case Put, PutFor:
 		b = appendString(b, c.Key)
 		b = appendString(b, c.Value)
 		b = binary.AppendVarint(b, c.Expect)
+		if c.Kind == PutFor {
+			return binary.AppendUvarint(b, uint64(c.TTL))
+		}
 		b = binary.AppendUvarint(b, uint64(c.ExpiresAt))
 	case Delete:
 		b = appendString(b, c.Key)
@@ -187,7 +197,7 @@ func skip(d *reader) {
 	kind := Kind(d.byte())
 	d.uvarint()
 	switch kind {
-	case Put:
+	case Put, PutFor:
 		d.bytes()
 		d.bytes()
 		d.varint()
@@ -210,11 +220,15 @@ func (c *Command) decode(d *reader) {
 	c.Kind = Kind(d.byte())
 	c.Sequence = d.uvarint()
 	switch c.Kind {
-	case Put:
+	case Put, PutFor:
 		c.Key = string(d.bytes())
 		c.Value = append([]byte{}, d.bytes()...)
 		c.Expect = d.varint()
-		c.ExpiresAt = int64(d.uvarint())
+		if c.Kind == PutFor {
+			c.TTL = int64(d.uvarint())
+		} else {
+			c.ExpiresAt = int64(d.uvarint())
+		}
 	case Delete:
 		c.Key = string(d.bytes())
 		c.Expect = d.varint()

@@ -9,6 +9,7 @@ import (
 func sample() *Batch {
 	return &Batch{Origin: 0xfeedbeef, Acknowledged: 41, Commands: []Command{
 		{Kind: Put, Sequence: 42, Key: "/registry/pods/default/web", Value: []byte("value"), Expect: -1, ExpiresAt: 1_800_000_000},
+		{Kind: PutFor, Sequence: 43, Key: "/registry/events/default/web", Value: []byte("value"), Expect: 0, TTL: 3600},
 		{Kind: Put, Sequence: 43, Key: "", Value: []byte{}, Expect: 7},
 		{Kind: Delete, Sequence: 44, Key: "/registry/pods/default/web", Expect: 1 << 40},
 		{Kind: Compact, Sequence: 45, Revision: 99},
