@@ -32,8 +32,10 @@ const (
 	// authorityLife and certificateLife follow kubeadm: ten years and one year.
 	authorityLife   = 10 * 365 * 24 * time.Hour
 	certificateLife = 365 * 24 * time.Hour
-	// clockSkew is how far the clock of another machine may be behind ours.
-	clockSkew = 5 * time.Minute
+	// ClockSkew is how far the clock of another machine may be behind ours: by it
+	// certificates begin earlier. Clocks that are an hour off are those that took a
+	// local time for UTC.
+	ClockSkew = time.Hour
 )
 
 // Authority is a certificate authority with its key.
@@ -258,7 +260,7 @@ func newTemplate(commonName string, life time.Duration) (*x509.Certificate, erro
 	return &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: commonName},
-		NotBefore:    now.Add(-clockSkew),
+		NotBefore:    now.Add(-ClockSkew),
 		NotAfter:     now.Add(life),
 	}, nil
 }

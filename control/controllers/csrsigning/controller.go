@@ -30,9 +30,17 @@ const (
 	longestLife = 365 * 24 * time.Hour
 	// shortestLife is that of certificates which ask for less.
 	shortestLife = 10 * time.Minute
-	// backdate is how far another machine's clock may be behind ours.
-	backdate = 5 * time.Minute
+	// leastBackdate is how far another machine's clock may be behind ours.
+	leastBackdate = 5 * time.Minute
 )
+
+// backdate is how long before now a certificate that is valid for life begins: an
+// hour for one of a day and more, so that a machine whose clock is that far
+// behind can still talk to the others. A shorter one would count as due for
+// renewal at once.
+func backdate(life time.Duration) time.Duration {
+	return min(max(life/24, leastBackdate), pki.ClockSkew)
+}
 
 // Controller signs requests.
 type Controller struct {
@@ -112,11 +120,11 @@ func (c *Controller) sign(r *certificatesv1.CertificateSigningRequest, check fun
 	if err != nil {
 		return nil, fmt.Errorf("sign for %s: %w", r.Spec.Username, err)
 	}
-	now := time.Now()
+	now, valid := time.Now(), life(r.Spec.ExpirationSeconds)
 	template := &x509.Certificate{
 		Subject: request.Subject, DNSNames: request.DNSNames, IPAddresses: request.IPAddresses,
 		EmailAddresses: request.EmailAddresses, URIs: request.URIs,
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(life(r.Spec.ExpirationSeconds)), BasicConstraintsValid: true,
+		NotBefore: now.Add(-backdate(valid)), NotAfter: now.Add(valid), BasicConstraintsValid: true,
 	}
 	for _, usage := range r.Spec.Usages {
 		switch usage {
