@@ -14,6 +14,13 @@ func Require(t testing.TB) {
 	testenv.RequireProgram(t, "systemd-nspawn", "debootstrap", "dpkg-scanpackages", "ssh", "docker-registry", "busybox")
 }
 
+// RequireQEMU skips the test where a fleet of virtual machines cannot be booted.
+func RequireQEMU(t testing.TB) {
+	t.Helper()
+	testenv.RequireRoot(t)
+	testenv.RequireProgram(t, "qemu-system-x86_64", "debootstrap", "dpkg-scanpackages", "ssh", "docker-registry", "busybox")
+}
+
 // Claim returns a folder for a fleet that ends with the test. What killed runs
 // left there is gone.
 func Claim(t testing.TB, name string) string {
