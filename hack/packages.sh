@@ -17,6 +17,11 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH CGO_ENABLED=0 GOFLAGS="${GOFLAGS:--trimpath -buildvcs=false}"
 programs="skiff skiff-control skiff-agent skiff-proxy"
 
+# Two at once would write the same files.
+mkdir -p .build
+exec 9>.build/lock-packages
+flock 9
+
 bin=bin
 if [ "$arch" != "$host" ]; then
   bin=.build/$arch

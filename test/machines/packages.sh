@@ -72,7 +72,8 @@ pod() { skiff kubectl get pod box -o 'jsonpath={.metadata.uid} {.status.containe
 ready() { skiff kubectl wait --for=condition=Ready "node/$(hostname)" --timeout=120s >/dev/null; }
 
 # What the packages need of Debian is no part of what they leave.
-quietly apt-get install -qq -y --no-install-recommends containerd runc conntrack nftables kmod busybox-static
+quietly apt-get install -qq -y --no-install-recommends containerd runc conntrack nftables kmod
+[ -x /bin/busybox ] || quietly apt-get install -qq -y --no-install-recommends busybox-static
 systemctl start containerd
 inventory >"$work/before"
 
