@@ -45,10 +45,7 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 		s.VolumesInUse = m.VolumesInUse()
 	}
 	s.DeclaredFeatures = declaredFeatures()
-	status, err := m.Runtime.Status(ctx, false)
-	if version, versionErr := m.Runtime.Version(ctx, ""); versionErr == nil {
-		s.NodeInfo.ContainerRuntimeVersion = fmt.Sprintf("%s://%s", version.GetRuntimeName(), version.GetRuntimeVersion())
-	}
+	status, err := m.askRuntime(ctx, s)
 	if err == nil {
 		s.RuntimeHandlers, s.Features = handlers(status), features(status)
 	}
@@ -66,6 +63,30 @@ func (m *Manager) setStatus(ctx context.Context, node *v1.Node, now time.Time) {
 	for _, c := range conditions(trouble, m.Pressure(), now) {
 		setCondition(s, c)
 	}
+}
+
+// What a runtime may take to answer. One that hangs must not keep the node from
+// saying so.
+const (
+	statusLimit = 10 * time.Second
+	imagesLimit = 30 * time.Second
+)
+
+// askRuntime returns the runtime's status and sets its version.
+func (m *Manager) askRuntime(ctx context.Context, s *v1.NodeStatus) (*runtimeapi.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	status, err := m.Runtime.Status(ctx, false)
+	if err != nil {
+		return status, err
+	}
+	// The status may be what was known before it hung; the version has to be asked for.
+	version, err := m.Runtime.Version(ctx, "")
+	if err != nil {
+		return status, err
+	}
+	s.NodeInfo.ContainerRuntimeVersion = fmt.Sprintf("%s://%s", version.GetRuntimeName(), version.GetRuntimeVersion())
+	return status, nil
 }
 
 // setAmounts sets what the node has. What others say it has besides is theirs
@@ -88,6 +109,8 @@ func (m *Manager) listImages(ctx context.Context, now time.Time) []v1.ContainerI
 	if now.Sub(m.imagesAt) < heartbeat && m.images != nil {
 		return m.images
 	}
+	ctx, cancel := context.WithTimeout(ctx, imagesLimit)
+	defer cancel()
 	images, err := m.Runtime.ListImages(ctx, nil)
 	if err != nil {
 		return m.images

@@ -169,6 +169,11 @@ unchanged() {
   curl -fsS --max-time 5 "http://$address/" >/dev/null || fail "after $1 the service does not answer"
 }
 for daemon in $daemons; do
+  say "reload skiff-$daemon"
+  pid=$(show "$daemon" MainPID)
+  systemctl reload "skiff-$daemon"
+  is "$daemon" MainPID "$pid" || fail "reload ended skiff-$daemon"
+  unchanged "reload of skiff-$daemon"
   say "restart skiff-$daemon"
   systemctl restart "skiff-$daemon"
   unchanged "restart of skiff-$daemon"
