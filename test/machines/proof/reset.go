@@ -48,7 +48,7 @@ func testReset(t *testing.T, f *fleet.Fleet) {
 	if _, err := os.Stat(inventoryFile(f, f.Machines[0])); err != nil {
 		t.Skipf("nobody wrote down what this fleet's machines had before: %v", err)
 	}
-	if _, _, err := f.Playbook(t.Context(), "reset.yml", "-e", "skiff_reset_confirmed=true"); err != nil {
+	if _, _, err := f.Playbook(t.Context(), "reset.yml", "-e", "skiff_reset_confirm=yes"); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range f.Machines {
