@@ -13,4 +13,7 @@ fi
 if command -v ansible-lint >/dev/null; then
   (cd ansible && ansible-lint -q) || fail=1
 fi
+if command -v vagrant >/dev/null; then
+  said=$(cd vagrant && { ! command -v ruby || ruby settings_test.rb; } && VAGRANT_DEFAULT_PROVIDER=virtualbox vagrant validate --ignore-provider 2>&1) || { echo "$said" >&2; fail=1; }
+fi
 exit $fail
