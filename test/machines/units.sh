@@ -205,7 +205,7 @@ say "a containerd that hangs does not end the agent"
 pid=$(show agent MainPID)
 restarts=$(show agent NRestarts)
 kill -STOP "$(systemctl show --property MainPID --value containerd)"
-until_true 180 says agent "^node $node is not Ready: container runtime is down"
+until_true 180 says agent "^node $node is not Ready: container runtime"
 # Longer than the watchdog waits.
 begin=$(show agent WatchdogTimestampMonotonic)
 until_true 120 sh -c "[ \$(systemctl show --property WatchdogTimestampMonotonic --value skiff-agent) -gt $((begin + 25000000)) ]"
