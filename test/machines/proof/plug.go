@@ -12,11 +12,9 @@ import (
 // reading, and writing after an election; nothing that was acknowledged is lost,
 // and the machine comes back by itself when it has power.
 func testPlug(t *testing.T, f *fleet.Fleet) {
-	apply(t, f, box)
-	defer kubectl(t, f, "delete", "--now", "--ignore-not-found", "daemonset/box")
-	kubectl(t, f, "rollout", "status", "daemonset/box", "--timeout=120s")
 	lost := leader(t, f)
 	left := others(f, lost)
+	remove(t, f, "configmap", "written-through-"+left[0].Name, "written-through-"+left[1].Name)
 	traffic := writeAndRead(t, f, left)
 	defer traffic.stop()
 	for _, m := range left {
@@ -59,6 +57,4 @@ func testPlug(t *testing.T, f *fleet.Fleet) {
 			t.Errorf("through %s %d was acknowledged, %s has %d", m.Name, want, lost.Name, got)
 		}
 	}
-	kubectl(t, f, "rollout", "status", "daemonset/box", "--timeout=120s")
-	kubectl(t, f, "delete", "configmap", "written-through-"+left[0].Name, "written-through-"+left[1].Name)
 }

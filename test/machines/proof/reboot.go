@@ -30,10 +30,9 @@ spec: {selector: {app: lonely}, ports: [{port: 80, targetPort: 8080}]}
 // pods and their service are there again without anybody's help.
 func testReboot(t *testing.T, f *fleet.Fleet) {
 	rebooted := others(f, leader(t, f))[0]
-	apply(t, f, box)
+	boxes(t, f)
 	apply(t, f, fmt.Sprintf(lonely, rebooted.Name))
-	defer kubectl(t, f, "delete", "--now", "--ignore-not-found", "daemonset/box", "pod/lonely", "service/lonely")
-	kubectl(t, f, "rollout", "status", "daemonset/box", "--timeout=120s")
+	remove(t, f, "pod/lonely", "service/lonely")
 	kubectl(t, f, "wait", "--for=condition=Ready", "pod/lonely", "--timeout=120s")
 	identity := func() string { return kubectl(t, f, "get", "pod", "lonely", "-o", "jsonpath={.metadata.uid}") }
 	before := identity()
@@ -59,14 +58,13 @@ func testReboot(t *testing.T, f *fleet.Fleet) {
 		return len(fields) == len(strings.Fields(ran))
 	}, "get", "pods", "--field-selector=spec.nodeName="+rebooted.Name, "-o", "jsonpath={.items[*].status.containerStatuses[*].containerID}")
 	kubectl(t, f, "wait", "--for=condition=Ready", "pod/lonely", "--timeout=120s")
-	kubectl(t, f, "rollout", "status", "daemonset/box", "--timeout=120s")
+	kubectl(t, f, "wait", "--for=condition=Ready", "pod", "-l", "app=box", "--timeout=120s")
 	t.Logf("%s and its pods are back %s after it was told to reboot, of which it was away for %s", rebooted.Name, time.Since(began).Round(time.Second), booted.Round(time.Second))
 	if identity() != before {
 		t.Error("the pod is another one")
 	}
 	for _, m := range f.Machines {
-		pod := strings.TrimSpace(kubectl(t, f, "get", "pods", "-l", "app=box", "--field-selector=spec.nodeName="+m.Name, "-o", "name"))
 		says(t, f, 30*time.Second, func(said string) bool { return strings.TrimSpace(said) == "lonely" },
-			"exec", pod, "--", "wget", "-q", "-O-", "-T", "5", "http://lonely.default")
+			"exec", boxOn(m), "--", "wget", "-q", "-O-", "-T", "5", "http://lonely.default")
 	}
 }

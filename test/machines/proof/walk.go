@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,35 +11,56 @@ import (
 	"github.com/skiff-run/skiff/test/machines/fleet"
 )
 
-// box is a pod with a shell on every machine.
-const box = `
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: box}
+// box is a pod with a shell on one machine, in a manifest to be formatted with the machine's name.
+const box = `---
+apiVersion: v1
+kind: Pod
+metadata: {name: box-%[1]s, labels: {app: box}}
 spec:
-  selector: {matchLabels: {app: box}}
-  template:
-    metadata: {labels: {app: box}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: box
-        image: busybox:1.36
-        command: [sh, -c, 'echo "I am on $NODE"; exec sleep 100000']
-        env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+  nodeSelector: {kubernetes.io/hostname: %[1]s}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: box
+    image: busybox:1.36
+    command: [sh, -c, 'echo "I am on $NODE"; exec sleep 100000']
+    env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 `
+
+// boxes runs a box on every machine until the test ends.
+func boxes(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
+	var manifest strings.Builder
+	for _, m := range f.Machines {
+		fmt.Fprintf(&manifest, box, m.Name)
+	}
+	apply(t, f, manifest.String())
+	remove(t, f, "pods", "-l", "app=box")
+	kubectl(t, f, "wait", "--for=condition=Ready", "pod", "-l", "app=box", "--timeout=120s")
+}
+
+// boxOn is the name of the box on a machine.
+func boxOn(m *fleet.Machine) string { return "box-" + m.Name }
+
+// remove deletes what a test made when it ends, and waits until it is gone.
+func remove(t *testing.T, f *fleet.Fleet, what ...string) {
+	t.Cleanup(func() {
+		// The test's context is over by now.
+		if _, err := tryKubectl(context.Background(), f, append([]string{"delete", "--now", "--ignore-not-found"}, what...)...); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 // webPort is where every machine serves the service web.
 const webPort = 30080
 
 // testWalk is the README's walk, on every machine.
 func testWalk(t *testing.T, f *fleet.Fleet) {
+	remove(t, f, "deployment/web", "service/web")
 	kubectl(t, f, "create", "deployment", "web", "--image=skiff/web:1", "--replicas=3")
 	kubectl(t, f, "create", "service", "nodeport", "web", "--tcp=80:8080", fmt.Sprintf("--node-port=%d", webPort))
-	apply(t, f, box)
-	defer kubectl(t, f, "delete", "--now", "--ignore-not-found", "deployment/web", "service/web", "daemonset/box")
+	boxes(t, f)
 	kubectl(t, f, "rollout", "status", "deployment/web", "--timeout=120s")
-	kubectl(t, f, "rollout", "status", "daemonset/box", "--timeout=120s")
 
 	t.Run("a deployment is spread over the machines", func(t *testing.T) {
 		if got := nodesOf(t, f, "app=web"); !slices.Equal(got, []string{"m1", "m2", "m3"}) {
@@ -49,7 +71,7 @@ func testWalk(t *testing.T, f *fleet.Fleet) {
 	service := kubectl(t, f, "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 	for _, m := range f.Machines {
 		t.Run(m.Name, func(t *testing.T) {
-			pod := strings.TrimSpace(kubectl(t, f, "get", "pods", "-l", "app=box", "--field-selector=spec.nodeName="+m.Name, "-o", "name"))
+			pod := boxOn(m)
 			t.Run("pods reach pods on every machine", func(t *testing.T) {
 				for _, address := range addresses {
 					if said := kubectl(t, f, "exec", pod, "--", "wget", "-q", "-O-", "-T", "5", "http://"+address+":8080"); !strings.HasPrefix(said, "web-") {
@@ -90,7 +112,7 @@ func testWalk(t *testing.T, f *fleet.Fleet) {
 	}
 	t.Run("a machine is drained and used again", func(t *testing.T) {
 		drained := f.Machines[1].Name
-		kubectl(t, f, "drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+		kubectl(t, f, "drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app=web", "--timeout=120s")
 		kubectl(t, f, "rollout", "status", "deployment/web", "--timeout=120s")
 		if got := nodesOf(t, f, "app=web"); slices.Contains(got, drained) || len(got) != 2 {
 			t.Errorf("after drain it runs on %v", got)
