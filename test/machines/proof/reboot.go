@@ -65,6 +65,6 @@ func testReboot(t *testing.T, f *fleet.Fleet) {
 	}
 	for _, m := range f.Machines {
 		says(t, f, 30*time.Second, func(said string) bool { return strings.TrimSpace(said) == "lonely" },
-			"exec", boxOn(m), "--", "wget", "-q", "-O-", "-T", "5", "http://lonely.default")
+			"exec", boxOn(m), "--", "wget", "-q", "-O-", "http://lonely.default")
 	}
 }

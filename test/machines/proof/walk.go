@@ -74,7 +74,7 @@ func testWalk(t *testing.T, f *fleet.Fleet) {
 			pod := boxOn(m)
 			t.Run("pods reach pods on every machine", func(t *testing.T) {
 				for _, address := range addresses {
-					if said := kubectl(t, f, "exec", pod, "--", "wget", "-q", "-O-", "-T", "5", "http://"+address+":8080"); !strings.HasPrefix(said, "web-") {
+					if said := kubectl(t, f, "exec", pod, "--", "wget", "-q", "-O-", "http://"+address+":8080"); !strings.HasPrefix(said, "web-") {
 						t.Errorf("%s says %q", address, said)
 					}
 				}
@@ -84,7 +84,7 @@ func testWalk(t *testing.T, f *fleet.Fleet) {
 					kubectl(t, f, "exec", pod, "--", "nslookup", name)
 				}
 				says(t, f, 20*time.Second, func(said string) bool { return strings.HasPrefix(said, "web-") },
-					"exec", pod, "--", "wget", "-q", "-O-", "-T", "5", "http://web.default")
+					"exec", pod, "--", "wget", "-q", "-O-", "http://web.default")
 			})
 			t.Run("the machine reaches services", func(t *testing.T) {
 				said := on(t, m, fmt.Sprintf("python3 -c \"import urllib.request; print(urllib.request.urlopen('http://%s', timeout=5).read().decode())\"", service))
