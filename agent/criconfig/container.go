@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,7 +55,7 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 		Mounts:      in.Mounts,
 		Devices:     in.Devices,
 		Labels:      podstate.ContainerLabels(in.Pod, spec),
-		Annotations: in.Record.Annotations(),
+		Annotations: annotations(in),
 		LogPath:     LogPath(spec.Name, in.Record.Attempt),
 		Stdin:       spec.Stdin, StdinOnce: spec.StdinOnce, Tty: spec.TTY,
 		Linux: &runtimeapi.LinuxContainerConfig{
@@ -74,6 +75,25 @@ func (n *Node) Container(in Container) (*runtimeapi.ContainerConfig, error) {
 	}
 	return config, nil
 }
+
+// minimumGrace is what every container is given to end, as when its pod is deleted.
+const minimumGrace = 2 * time.Second
+
+// annotations are what the container remembers, and how long it may take to end
+// when the machine shuts down without the agent's doing: systemd, where it made the
+// container's scope, waits 90 seconds for it otherwise, and the machine with it.
+func annotations(in Container) map[string]string {
+	a := in.Record.Annotations()
+	grace := minimumGrace
+	if own := in.Pod.Spec.TerminationGracePeriodSeconds; own != nil {
+		grace = max(grace, time.Duration(min(*own, maximumGrace))*time.Second)
+	}
+	a["org.systemd.property.TimeoutStopUSec"] = fmt.Sprintf("uint64 %d", grace.Microseconds())
+	return a
+}
+
+// maximumGrace, in seconds, is longer than any machine takes to shut down.
+const maximumGrace = 24 * 60 * 60
 
 // Resources are the cgroup settings of a container.
 func (n *Node) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.LinuxContainerResources {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -154,10 +155,15 @@ func (in Input) security() *runtimeapi.LinuxContainerSecurityContext {
 	return in.Container.GetLinux().GetSecurityContext()
 }
 
-// annotations name the container for people who look at runc's state, and group the pod's containers.
+// systemdProperty begins the annotations that runc makes properties of the
+// container's scope, where systemd makes its cgroup.
+const systemdProperty = "org.systemd.property."
+
+// annotations name the container for people who look at runc's state, and group
+// the pod's containers.
 func annotations(in Input) map[string]string {
 	pod := in.Pod.GetMetadata()
-	return map[string]string{
+	a := map[string]string{
 		shimGroup:                               in.SandboxID,
 		"io.kubernetes.cri.container-type":      "container",
 		"io.kubernetes.cri.container-name":      in.Container.GetMetadata().GetName(),
@@ -168,6 +174,13 @@ func annotations(in Input) map[string]string {
 		"io.kubernetes.cri.sandbox-uid":         pod.GetUid(),
 		"io.kubernetes.cri.sandbox-attempt-num": strconv.FormatUint(uint64(pod.GetAttempt()), 10),
 	}
+	// runc sets them on the scope that systemd makes of the container.
+	for key, value := range in.Container.GetAnnotations() {
+		if strings.HasPrefix(key, systemdProperty) {
+			a[key] = value
+		}
+	}
+	return a
 }
 
 // withBase is a container that nothing was said about.

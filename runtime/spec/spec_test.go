@@ -119,6 +119,20 @@ func TestPrivilegedContainersAreNotConfined(t *testing.T) {
 	}
 }
 
+func TestOnlyPropertiesForSystemdReachTheRuntime(t *testing.T) {
+	t.Parallel()
+	const property = "org.systemd.property.TimeoutStopUSec"
+	s, err := Generate(context.Background(), input(func(in *Input) {
+		in.Container.Annotations = map[string]string{property: "uint64 1", "note": "mine"}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Annotations[property] != "uint64 1" || s.Annotations["note"] != "" {
+		t.Errorf("annotations %v", s.Annotations)
+	}
+}
+
 func TestCommandsFollowKubernetesTable(t *testing.T) {
 	t.Parallel()
 	image := ocispec.ImageConfig{Entrypoint: []string{"entry"}, Cmd: []string{"cmd"}}
