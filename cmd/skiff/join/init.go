@@ -26,7 +26,7 @@ import (
 // Init founds a cluster on this machine and prints how others join. Where the
 // cluster is there already it is started if need be, and the lines are printed anew.
 func Init(ctx context.Context, o *up.Options, ttl time.Duration, out io.Writer) error {
-	if err := o.Check(); err != nil {
+	if err := o.Check(operator.Control); err != nil {
 		return err
 	}
 	machine, err := o.Machine()

@@ -43,7 +43,8 @@ func Join(ctx context.Context, o *up.Options, target Target, out io.Writer) erro
 	if _, err := target.check(); err != nil {
 		return err
 	}
-	if err := o.Check(); err != nil {
+	// What a control machine needs besides is asked when the token has told the role.
+	if err := o.Check(operator.Worker); err != nil {
 		return err
 	}
 	j := &joining{options: o, target: &target, out: out}
@@ -93,6 +94,9 @@ func (j *joining) prepare(ctx context.Context) error {
 	o, terms := j.options, j.cluster.terms
 	if j.machine.Joining && j.machine.Role != terms.Role {
 		return fmt.Errorf("an unfinished join of this machine was as %s, the token is for %s: take a token of the same role, or \"skiff reset --yes\" first", title[j.machine.Role], title[terms.Role])
+	}
+	if err := o.Check(terms.Role); err != nil {
+		return err
 	}
 	fmt.Fprintf(j.out, "Joining the cluster %s of %s as %s.\n", terms.Settings.ClusterName, j.cluster.address, title[terms.Role])
 	if o.NodeIP == "" {

@@ -18,7 +18,7 @@ import (
 var daemons = []string{"control", "agent", "proxy"}
 
 // check finds what this machine lacks before anything is changed.
-func (o *Options) check() error {
+func (o *Options) check(role operator.Role) error {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: containers, networks and cgroups are made by root; run it with sudo")
 	}
@@ -36,7 +36,7 @@ func (o *Options) check() error {
 	if len(missing) > 0 {
 		return unfit(fmt.Errorf("this machine lacks programs: apt-get install %s", strings.Join(missing, " ")))
 	}
-	for _, name := range daemons {
+	for _, name := range daemonsOf(role) {
 		if _, err := o.binary(name); err != nil {
 			return err
 		}

@@ -29,7 +29,11 @@ const readyDescriptor = 3
 // Run runs the cluster until ctx ends, or starts it and leaves it behind when
 // the options say so.
 func Run(ctx context.Context, o *Options, out io.Writer) error {
-	if err := o.check(); err != nil {
+	role, err := o.role()
+	if err != nil {
+		return err
+	}
+	if err := o.check(role); err != nil {
 		return err
 	}
 	if pid := running(o.PIDFile("up"), "skiff"); pid != 0 {

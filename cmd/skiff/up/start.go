@@ -9,14 +9,16 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/skiff-run/skiff/internal/operator"
 )
 
 // goneAfter is how long a daemon may be missing before a start is given up: it
 // ended, and what it had to say is at the end of its log.
 const goneAfter = 1500 * time.Millisecond
 
-// Check finds what this machine lacks before anything is changed.
-func (o *Options) Check() error { return o.check() }
+// Check finds what this machine lacks to have the role, before anything is changed.
+func (o *Options) Check(role operator.Role) error { return o.check(role) }
 
 // Running says whether daemons of this machine run.
 func (o *Options) Running() bool {
