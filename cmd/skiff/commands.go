@@ -27,13 +27,14 @@ against it unchanged.
   skiff join             make this machine part of a cluster
   skiff check            look whether this machine is fit, and what ails it
   skiff status           show the control machines, the store, and what is wrong
+  skiff bundle           gather logs and states for a bug report, without secrets
   skiff snapshot save    keep the whole state of the cluster in a file`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version.Version,
 	}
 	root.SetVersionTemplate("skiff {{.Version}}\n")
-	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newStatusCommand(), newCheckCommand(),
+	root.AddCommand(newUpCommand(), newDownCommand(), newResetCommand(), newInitCommand(), newJoinCommand(), newTokenCommand(), newStatusCommand(), newCheckCommand(), newBundleCommand(),
 		newMemberCommand(), newLeaderCommand(), newSnapshotCommand(), newRecoverCommand(), newPKICommand(), &cobra.Command{
 			// Only for the help text: main hands the arguments over before cobra sees them.
 			Use:                "kubectl [arguments]",

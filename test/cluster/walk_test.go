@@ -118,6 +118,7 @@ func TestAUserWalksThroughACluster(t *testing.T) {
 	t.Run("kubectl debug", func(t *testing.T) { testDebug(t, h) })
 	t.Run("what a node tells and takes", func(t *testing.T) { testNode(t, h) })
 	t.Run("settings change without a restart", func(t *testing.T) { testReload(t, h) })
+	t.Run("a bundle for a bug report", func(t *testing.T) { testBundle(t, h) })
 	t.Run("amounts are given and resized", func(t *testing.T) { testResources(t, h) })
 	t.Run("daemons are killed under load and nobody notices", func(t *testing.T) { testKills(t, h) })
 	t.Run("down leaves nothing and up finds everything", func(t *testing.T) {

@@ -2,6 +2,7 @@ package up
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -31,4 +32,13 @@ func (l Layout) Daemons() []Daemon {
 		found = append(found, Daemon{name, state})
 	}
 	return found
+}
+
+// NodeName is the name of this machine's Node, as its configuration has it.
+func (l Layout) NodeName() (string, error) {
+	if name := l.agent().NodeName; name != "" {
+		return name, nil
+	}
+	name, err := os.Hostname()
+	return strings.ToLower(name), err
 }
