@@ -86,7 +86,12 @@ test-modes: ## all of the proxy's tests there; a quarter of an hour
 	go run ./test/machines/run -timeout 40m ./proxy/ipvs ./proxy/nftables ./proxy/iptables ./proxy/policy ./proxy
 
 .PHONY: machines
-machines: build ## a Debian machine with systemd and cgroup v2, in QEMU: the tests of cgroups, and pods behind a service of IPVS
+machines: ## three machines with systemd, as containers and as virtual machines: built by Ansible, then mistreated; RUN=TestMachines/plug chooses
+	hack/deps.sh --test --machines
+	go test -count=1 -tags machines -timeout 60m -v $(if $(RUN),-run '$(RUN)') ./test/machines/proof
+
+.PHONY: machines-pods
+machines-pods: build ## a Debian machine with systemd and cgroup v2, in QEMU: the tests of cgroups, and pods behind a service of IPVS
 	hack/deps.sh --test --machines
 	go run ./test/machines/run -timeout 20m -debian -memory 3072 $(ONMACHINE) \
 	  -shell 'bash /opt/skiff/up.sh /opt/skiff/bin' ./runtime/cgroup

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +18,23 @@ import (
 // commandLimit is how long a command may take. The slowest wait for pods.
 const commandLimit = 5 * time.Minute
 
+// kubectlCommand is the kubectl of this computer or, where there is none, the one
+// that is built into skiff, which makePackages has built; a test runs in its
+// package's folder.
+func kubectlCommand(ctx context.Context, f *fleet.Fleet, arguments ...string) *exec.Cmd {
+	arguments = append([]string{"--kubeconfig", f.Kubeconfig()}, arguments...)
+	if path, err := exec.LookPath("kubectl"); err == nil {
+		return f.Command(ctx, path, arguments...)
+	}
+	return f.Command(ctx, filepath.Join("..", "..", "..", "bin", "skiff"), append([]string{"kubectl"}, arguments...)...)
+}
+
 // tryKubectl runs kubectl at the host's end of the fleet's network, through the
 // first machine's API unless a flag says otherwise.
 func tryKubectl(ctx context.Context, f *fleet.Fleet, arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	command := f.Command(ctx, "kubectl", append([]string{"--kubeconfig", f.Kubeconfig()}, arguments...)...)
+	command := kubectlCommand(ctx, f, arguments...)
 	var said, complaints bytes.Buffer
 	command.Stdout, command.Stderr = &said, &complaints
 	if err := command.Run(); err != nil {
@@ -76,7 +88,7 @@ func apply(t *testing.T, f *fleet.Fleet, manifest string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
 	defer cancel()
-	command := f.Command(ctx, "kubectl", "--kubeconfig", f.Kubeconfig(), "apply", "-f", "-")
+	command := kubectlCommand(ctx, f, "apply", "-f", "-")
 	command.Stdin = strings.NewReader(manifest)
 	if said, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("kubectl apply: %v\n%s\n%s", err, said, manifest)

@@ -21,7 +21,7 @@ type step struct {
 // step needs the first alone, so that -run chooses any of them.
 func TestMachines(t *testing.T) {
 	fleet.Require(t)
-	testenv.RequireProgram(t, "ansible-playbook", "kubectl", "make")
+	testenv.RequireProgram(t, "ansible-playbook", "curl", "make")
 	f := machinesFor(t)
 	for _, s := range append([]step{{"walk", testWalk}, {"again", testAgain}}, harder...) {
 		t.Run(s.name, func(t *testing.T) { s.run(t, f) })

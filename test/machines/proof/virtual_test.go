@@ -18,7 +18,7 @@ var existingVirtual = flag.String("virtual", "", "folder of a fleet of virtual m
 // needs the first alone.
 func TestVirtualMachines(t *testing.T) {
 	fleet.RequireQEMU(t)
-	testenv.RequireProgram(t, "ansible-playbook", "kubectl", "make")
+	testenv.RequireProgram(t, "ansible-playbook", "curl", "make")
 	f := virtualMachinesFor(t)
 	for _, s := range []step{
 		{"essentials", testEssentials}, {"cgroups", testCgroups}, {"hardening", testHardening},
