@@ -90,6 +90,15 @@ machines: ## three machines with systemd, as containers and as virtual machines:
 	hack/deps.sh --test --machines
 	go test -count=1 -tags machines -timeout 60m -v $(if $(RUN),-run '$(RUN)') ./test/machines/proof
 
+.PHONY: fleet
+fleet: deb ## boot three machines with systemd, have Ansible build a cluster on them, and leave them to look around in
+	hack/deps.sh --test
+	hack/machines.sh up
+
+.PHONY: fleet-down
+fleet-down: ## take them away
+	hack/machines.sh down
+
 .PHONY: machines-pods
 machines-pods: build ## a Debian machine with systemd and cgroup v2, in QEMU: the tests of cgroups, and pods behind a service of IPVS
 	hack/deps.sh --test --machines

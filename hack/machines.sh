@@ -19,7 +19,8 @@ present() {
 play() {
   local book=$1
   shift
-  ANSIBLE_CONFIG=ansible/ansible.cfg inside ansible-playbook -i "$folder/inventory.yml" "ansible/playbooks/$book" "$@"
+  # Fleets have the same addresses: their connections must not be mistaken for another's.
+  ANSIBLE_CONFIG=ansible/ansible.cfg ANSIBLE_SSH_CONTROL_PATH_DIR="$folder/cp" inside ansible-playbook -i "$folder/inventory.yml" "ansible/playbooks/$book" "$@"
 }
 verb=${1:-}
 [ $# -eq 0 ] || shift
@@ -29,7 +30,8 @@ up)
   play site.yml
   cat <<NEXT
 
-Three machines run Skiff:
+Three machines run Skiff, in the network namespace $name; the kubeconfig is
+$folder/kubeconfig
   hack/machines.sh kubectl get nodes -o wide
   hack/machines.sh ssh m1 systemctl status skiff-control
   hack/machines.sh ssh m1 journalctl -u skiff-agent
@@ -47,7 +49,9 @@ play)
   ;;
 kubectl)
   present
-  inside kubectl --kubeconfig "$folder/kubeconfig" "$@"
+  kubectl=(kubectl)
+  command -v kubectl >/dev/null || kubectl=(bin/skiff kubectl)
+  inside "${kubectl[@]}" --kubeconfig "$folder/kubeconfig" "$@"
   ;;
 run)
   present
