@@ -185,7 +185,10 @@ func (o *Options) systemdStop(forget bool) error {
 		arguments = []string{"disable", "--now"}
 	}
 	for i := len(daemons) - 1; i >= 0; i-- {
-		arguments = append(arguments, unit(daemons[i]))
+		// A worker has no skiff-control.
+		if systemctl("cat", unit(daemons[i])) == nil {
+			arguments = append(arguments, unit(daemons[i]))
+		}
 	}
 	return systemctl(arguments...)
 }
