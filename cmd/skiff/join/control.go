@@ -3,8 +3,11 @@ package join
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -91,7 +94,8 @@ func (j *joining) becomeControl(ctx context.Context) error {
 }
 
 // watchReach returns an error when the store's leader cannot reach this
-// machine's member for long: it would wait for ever.
+// machine's member for long: it would wait for ever. The time counts from when
+// the member listens, for which a slow machine may need more.
 func (j *joining) watchReach(ctx context.Context, others *Administrator) error {
 	const every = 500 * time.Millisecond
 	ticker := time.NewTicker(every)
@@ -112,7 +116,7 @@ func (j *joining) watchReach(ctx context.Context, others *Administrator) error {
 		for _, member := range members {
 			switch {
 			case member.ID != j.machine.MemberID:
-			case member.Reachable:
+			case member.Reachable || refused(ctx, member.Address):
 				reached = time.Now()
 			case time.Since(reached) > unreachableLimit:
 				return fmt.Errorf("the other control machines do not reach this one at %s: let TCP port %d through the firewalls between control machines, or give --node-ip: %s",
@@ -120,6 +124,15 @@ func (j *joining) watchReach(ctx context.Context, others *Administrator) error {
 			}
 		}
 	}
+}
+
+// refused says that nobody listens yet at an address of this machine.
+func refused(ctx context.Context, address string) bool {
+	connection, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+	if err == nil {
+		_ = connection.Close() // nothing was sent
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (j *joining) untilVoter(ctx context.Context, others *Administrator) error {
