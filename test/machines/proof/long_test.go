@@ -7,5 +7,8 @@ package proof
 var harder = []step{
 	{"plug", testPlug},
 	{"reboot", testReboot},
+	{"daemons", testDaemons},
+	{"upgrade", testUpgrade},
+	{"disk", testDisk},
 	{"reset", testReset},
 }
