@@ -201,7 +201,13 @@ func (r *routes) apply(ctx context.Context, current *[]netip.Prefix) error {
 		r.logger.Info("pod range", "ranges", ranges)
 		r.applied()
 	}
-	if err := r.host.SetPeers(ctx, r.peers.List()); err != nil {
+	peers, all := r.peers.List()
+	if !all {
+		// The routes that a former run left stay until it is known which are wanted:
+		// pods and services use them.
+		return nil
+	}
+	if err := r.host.SetPeers(ctx, peers); err != nil {
 		return fmt.Errorf("routes to the other nodes: %w", err)
 	}
 	return nil

@@ -31,10 +31,11 @@ type Peers struct {
 	own     func(node *v1.Node, listed bool)
 	changed func()
 
-	// mu guards peers and ranges.
+	// mu guards peers, ranges and listed.
 	mu     sync.Mutex
 	peers  map[string]Peer
 	ranges []netip.Prefix
+	listed bool // all nodes were seen once
 }
 
 // NewPeers returns a follower; self is this node's name.
@@ -62,15 +63,16 @@ func (p *Peers) PodCIDRs() []netip.Prefix {
 	return slices.Clone(p.ranges)
 }
 
-// List returns the other nodes.
-func (p *Peers) List() []Peer {
+// List returns the other nodes, and whether these are all: before the first list
+// has come, nothing may be taken away because it is not here.
+func (p *Peers) List() ([]Peer, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := make([]Peer, 0, len(p.peers))
 	for _, peer := range p.peers {
 		list = append(list, peer)
 	}
-	return list
+	return list, p.listed
 }
 
 // Add, Update, Delete, Replace and Resync make Peers a cache.ReflectorStore.
@@ -120,6 +122,7 @@ func (p *Peers) Replace(objects []any, _ string) error {
 			delete(p.peers, name)
 		}
 	}
+	p.listed = true
 	p.mu.Unlock()
 	p.changed()
 	return nil

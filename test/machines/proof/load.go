@@ -16,8 +16,7 @@ import (
 )
 
 // loadManifest is a service whose pods leave as pods should that are to be moved
-// under load: they serve for a while after nobody is sent to them any more, and
-// only one at a time may be evicted.
+// under load: they serve for a while after nobody is sent to them any more.
 const loadManifest = `
 apiVersion: v1
 kind: Namespace
@@ -48,13 +47,6 @@ metadata: {name: web, namespace: load}
 spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: 8080}]
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: web, namespace: load}
-spec:
-  maxUnavailable: 1
-  selector: {matchLabels: {app: web}}
 `
 
 // callerProgram and callerReport are the caller's files on a machine.
