@@ -30,5 +30,7 @@ func Claim(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	traces := func(name string) testenv.Traces { return Traces(filepath.Join(cache, name)) }
-	return filepath.Join(cache, testenv.Claim(t, Prefix+name, traces))
+	claimed := testenv.Claim(t, Prefix+name, traces)
+	callJanitor(t, name)
+	return filepath.Join(cache, claimed)
 }
