@@ -23,8 +23,9 @@ import (
 // the whole store first.
 const catchUpLimit = 10 * time.Minute
 
-// unreachableLimit is how long the others may fail to reach a new member.
-const unreachableLimit = 15 * time.Second
+// unreachableLimit is how long the others may fail to reach a new member: a machine
+// that is slow or busy takes some seconds for a handshake.
+const unreachableLimit = 45 * time.Second
 
 // becomeControl gets the authorities, makes this machine's own certificates,
 // adds its member to the store, starts the daemons, and waits until the member
