@@ -38,6 +38,10 @@ var stays = []struct {
 	line *regexp.Regexp
 }{
 	{"what apt and dpkg know of packages, and their logs", regexp.MustCompile(`^file /var/(lib/apt|cache/apt|cache/debconf|cache/ldconfig|log/apt|lib/dpkg)(/.*)?$|^file /var/log/(dpkg|alternatives)\.log$`)},
+	{"the cache of kubectl, which Ansible ran as root", regexp.MustCompile(`^file /root/\.kube(/.*)?$`)},
+	{"the lock that all users of iptables share, until the next boot", regexp.MustCompile(`^file /run/xtables\.lock$`)},
+	{"the network was waited for when Skiff's units started; that stays so until the next boot", regexp.MustCompile(`^unit (network-online\.target|systemd-networkd-wait-online\.service)$`)},
+	{"where other network plug-ins are configured, left empty", regexp.MustCompile(`^file /etc/cni(/net\.d)?$`)},
 	{"alternatives of programs that are gone, which dpkg keeps", regexp.MustCompile(`^file /var/lib/dpkg/alternatives(/.*)?$`)},
 }
 
@@ -48,7 +52,7 @@ func testReset(t *testing.T, f *fleet.Fleet) {
 	if _, err := os.Stat(inventoryFile(f, f.Machines[0])); err != nil {
 		t.Skipf("nobody wrote down what this fleet's machines had before: %v", err)
 	}
-	if _, _, err := f.Playbook(t.Context(), "reset.yml", "-e", "skiff_reset_confirm=yes"); err != nil {
+	if _, _, err := f.Playbook(t.Context(), "reset.yml", "-e", "skiff_reset_confirm=yes", "-e", "skiff_reset_containerd=true", "-e", "skiff_reset_backups=true"); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range f.Machines {
