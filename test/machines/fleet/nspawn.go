@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -54,6 +55,9 @@ func (Nspawn) Power(f *Fleet, m *Machine) Power {
 type nspawn struct{ folder, namespace, name, hostname, cgroup string }
 
 func (n nspawn) On(context.Context) error {
+	if err := allowWatchers(); err != nil {
+		return err
+	}
 	console, err := os.OpenFile(filepath.Join(n.folder, "console"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -86,6 +90,26 @@ func console(folder string) string {
 		return err.Error()
 	}
 	return string(content[max(0, len(content)-consoleTail):])
+}
+
+// watchers is how many inotify instances machines of one kernel need: the kernel
+// counts them per user, and every systemd, containerd and agent has several.
+const watchers = 1024
+
+// allowWatchers raises this computer's limit to watchers; it stays raised.
+func allowWatchers() error {
+	const file = "/proc/sys/fs/inotify/max_user_instances"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read the limit of watchers: %w", err)
+	}
+	if now, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && now >= watchers {
+		return nil
+	}
+	if err := os.WriteFile(file, []byte(strconv.Itoa(watchers)), 0o644); err != nil {
+		return fmt.Errorf("raise the limit of watchers: %w", err)
+	}
+	return nil
 }
 
 // makeCgroups makes a cgroup, with its parents, in every hierarchy of v1 and in
