@@ -178,11 +178,16 @@ func (f *Fleet) Down() error { return Down(f.Folder) }
 
 // Down takes away the fleet in a folder, or what is left of it.
 func Down(folder string) error {
-	err := Traces(folder).Remove()
-	// Folders that systemd-nspawn itself removes when it has the time to.
-	left, _ := filepath.Glob("/run/systemd/nspawn/propagate/" + filepath.Base(folder) + "-m*") // the pattern is well-formed
-	for _, each := range left {
-		err = errors.Join(err, os.RemoveAll(each))
+	var err error
+	// Twice, for a systemd-nspawn that ended last may have been putting its things
+	// in place while the others' went.
+	for range 2 {
+		err = errors.Join(err, Traces(folder).Remove())
+		// Folders that systemd-nspawn itself removes when it has the time to.
+		left, _ := filepath.Glob("/run/systemd/nspawn/propagate/" + filepath.Base(folder) + "-m*") // the pattern is well-formed
+		for _, each := range left {
+			err = errors.Join(err, os.RemoveAll(each))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("take fleet %s down: %w", filepath.Base(folder), err)
