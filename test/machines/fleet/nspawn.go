@@ -58,16 +58,26 @@ func (n nspawn) On(context.Context) error {
 	if err := allowWatchers(); err != nil {
 		return err
 	}
-	console, err := os.OpenFile(filepath.Join(n.folder, "console"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err := makeCgroups(n.cgroup); err != nil {
+		return err
+	}
+	return outlive(n.folder, exec.Command("nsenter", "--net="+n.namespace, "--", "bash", "-c", nspawnScript, "nspawn", n.name, n.hostname, filepath.Join(n.folder, "root"), n.cgroup))
+}
+
+func (n nspawn) Off() error {
+	return errors.Join(testenv.Traces{Cgroup: n.cgroup}.Remove(), os.RemoveAll(filepath.Join("/run/systemd/nspawn/propagate", n.name)))
+}
+
+func (n nspawn) Console() string { return console(n.folder) }
+
+// outlive starts the program that is a machine, with the console of its folder.
+// It outlives this process: a fleet is down when it is taken down.
+func outlive(folder string, command *exec.Cmd) error {
+	console, err := os.OpenFile(filepath.Join(folder, "console"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer console.Close()
-	if err := makeCgroups(n.cgroup); err != nil {
-		return err
-	}
-	// It outlives this process: a fleet is down when it is taken down.
-	command := exec.Command("nsenter", "--net="+n.namespace, "--", "bash", "-c", nspawnScript, "nspawn", n.name, n.hostname, filepath.Join(n.folder, "root"), n.cgroup)
 	command.Stdout, command.Stderr = console, console
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := command.Start(); err != nil {
@@ -76,12 +86,6 @@ func (n nspawn) On(context.Context) error {
 	go func() { _ = command.Wait() }() // reaps it if we live so long
 	return nil
 }
-
-func (n nspawn) Off() error {
-	return errors.Join(testenv.Traces{Cgroup: n.cgroup}.Remove(), os.RemoveAll(filepath.Join("/run/systemd/nspawn/propagate", n.name)))
-}
-
-func (n nspawn) Console() string { return console(n.folder) }
 
 // console is the end of the file that a machine's console goes to.
 func console(folder string) string {

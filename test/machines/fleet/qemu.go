@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,13 +103,7 @@ func (q qemu) On(ctx context.Context) error {
 		}
 	}
 	at := func(name string) string { return filepath.Join(q.folder, name) }
-	console, err := os.OpenFile(at("console"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer console.Close()
-	// It outlives this process: a fleet is down when it is taken down.
-	command := exec.Command("nsenter", "--net="+q.namespace, "--", "qemu-system-x86_64",
+	return outlive(q.folder, exec.Command("nsenter", "--net="+q.namespace, "--", "qemu-system-x86_64",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(q.cpus), "-m", strconv.Itoa(q.memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-pidfile", at("pid"),
 		"-kernel", at("vmlinuz"), "-initrd", at("initrd"), "-append", "console=ttyS0 quiet systemd.show_status=0",
@@ -118,27 +111,38 @@ func (q qemu) On(ctx context.Context) error {
 		"-device", "virtio-rng-pci",
 		// What a machine writes survives its plug, not this computer's.
 		"-drive", "if=virtio,cache=unsafe,format=raw,file="+at("disk.ext4"),
-		"-netdev", "tap,id=net,script=no,downscript=no,ifname="+q.card, "-device", "virtio-net-pci,netdev=net,mac="+q.mac)
-	command.Stdout, command.Stderr = console, console
-	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := command.Start(); err != nil {
-		return err
-	}
-	go func() { _ = command.Wait() }() // reaps it if we live so long
-	return nil
+		"-netdev", "tap,id=net,script=no,downscript=no,ifname="+q.card, "-device", "virtio-net-pci,netdev=net,mac="+q.mac))
 }
+
+// endLimit is how long a QEMU that was killed may take to end.
+const endLimit = 10 * time.Second
 
 // Off kills QEMU and waits until it is gone.
 func (q qemu) Off() error {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		pid, err := q.process()
-		if err != nil || pid == 0 {
-			return err
-		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill process %d: %w", pid, err)
-		}
-		if time.Now().After(deadline) {
+	pid, err := q.process()
+	if err != nil || pid == 0 {
+		return err
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find process %d: %w", pid, err)
+	}
+	defer unix.Close(process)
+	if err := unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", pid, err)
+	}
+	wait := []unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}} // readable when it has ended
+	for deadline := time.Now().Add(endLimit); ; {
+		n, err := unix.Poll(wait, int(max(0, time.Until(deadline).Milliseconds())))
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("wait for the end of process %d: %w", pid, err)
+		case !time.Now().Before(deadline):
 			return fmt.Errorf("process %d does not end", pid)
 		}
 	}
