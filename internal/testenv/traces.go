@@ -34,6 +34,8 @@ type Traces struct {
 	Cgroup string
 	// Namespace is the name of a network namespace, and the processes in it.
 	Namespace string
+	// Others is a pattern of files and folders elsewhere, as filepath.Glob's.
+	Others string
 }
 
 // Remove removes them all, whoever made them: only who holds their name (Claim)
@@ -59,7 +61,7 @@ func (r Traces) present() bool {
 	if r.Namespace != "" {
 		paths = append(paths, filepath.Join(namespaces, r.Namespace))
 	}
-	return len(r.cgroups()) > 0 || slices.ContainsFunc(paths, func(path string) bool {
+	return len(r.cgroups()) > 0 || len(r.others()) > 0 || slices.ContainsFunc(paths, func(path string) bool {
 		_, err := os.Lstat(path)
 		return err == nil
 	})
@@ -73,7 +75,18 @@ func (r Traces) remove() error {
 	if r.Dir != "" && errors.Join(errs...) == nil {
 		errs = append(errs, os.RemoveAll(r.Dir))
 	}
+	for _, path := range r.others() {
+		errs = append(errs, os.RemoveAll(path))
+	}
 	return errors.Join(append(errs, r.removeCgroups())...)
+}
+
+func (r Traces) others() []string {
+	if r.Others == "" {
+		return nil
+	}
+	found, _ := filepath.Glob(r.Others) // an error only means a bad pattern
+	return found
 }
 
 // kill kills what still runs, and says so: the next time round it may be gone.
@@ -103,8 +116,9 @@ func (r Traces) kill() error {
 // owns says whether a process that is not dead already is one of ours. What
 // cannot be read belongs to a process that is ending.
 func (r Traces) owns(process string, namespace unix.Stat_t) bool {
+	// A process that is just starting a program has no command line either.
 	line, err := os.ReadFile(filepath.Join(process, "cmdline"))
-	if err != nil || len(line) == 0 { // a kernel thread or a zombie
+	if err != nil || dead(process) {
 		return false
 	}
 	if r.Dir != "" && bytes.Contains(line, []byte(r.Dir+"/")) {
@@ -119,6 +133,14 @@ func (r Traces) owns(process string, namespace unix.Stat_t) bool {
 	}
 	memberships, err := os.ReadFile(filepath.Join(process, "cgroup"))
 	return err == nil && (bytes.Contains(memberships, []byte(":"+r.Cgroup+"/")) || bytes.Contains(memberships, []byte(":"+r.Cgroup+"\n")))
+}
+
+// dead says whether a process only waits for its parent to take note, or is gone.
+func dead(process string) bool {
+	stat, err := os.ReadFile(filepath.Join(process, "stat"))
+	// 1234 (name) S ...: the name may hold parentheses.
+	end := bytes.LastIndex(stat, []byte(") "))
+	return err != nil || end < 0 || bytes.IndexByte([]byte("ZX"), stat[end+2]) >= 0
 }
 
 // removeNamespace also removes the file of a namespace that went with a

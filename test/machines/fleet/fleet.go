@@ -63,10 +63,14 @@ type Power interface {
 	Console() string
 }
 
+// propagate is where systemd-nspawn has a folder for every machine, which it
+// removes itself unless it is killed.
+const propagate = "/run/systemd/nspawn/propagate"
+
 // Traces are where a fleet leaves what outlives it if it is not taken down.
 func Traces(folder string) testenv.Traces {
 	name := filepath.Base(folder)
-	return testenv.Traces{Dir: folder, Cgroup: "/" + name, Namespace: name}
+	return testenv.Traces{Dir: folder, Cgroup: "/" + name, Namespace: name, Others: filepath.Join(propagate, name+"-m*")}
 }
 
 // Cache is the folder of what is made once for all fleets.
@@ -178,18 +182,7 @@ func (f *Fleet) Down() error { return Down(f.Folder) }
 
 // Down takes away the fleet in a folder, or what is left of it.
 func Down(folder string) error {
-	var err error
-	// Twice, for a systemd-nspawn that ended last may have been putting its things
-	// in place while the others' went.
-	for range 2 {
-		err = errors.Join(err, Traces(folder).Remove())
-		// Folders that systemd-nspawn itself removes when it has the time to.
-		left, _ := filepath.Glob("/run/systemd/nspawn/propagate/" + filepath.Base(folder) + "-m*") // the pattern is well-formed
-		for _, each := range left {
-			err = errors.Join(err, os.RemoveAll(each))
-		}
-	}
-	if err != nil {
+	if err := Traces(folder).Remove(); err != nil {
 		return fmt.Errorf("take fleet %s down: %w", filepath.Base(folder), err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/skiff-run/skiff/internal/testenv"
 )
@@ -24,12 +27,29 @@ func Janitor() {
 	if name == "" {
 		return
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the test's process has ended
-	if err := sweep(name); err != nil {
+	if over, _ := io.ReadAll(os.Stdin); len(over) > 0 {
+		os.Exit(0) // the test cleans up itself
+	}
+	// Our input ends a moment before the kernel gives back the name that the test
+	// held; its process has ended when both are done.
+	if err := errors.Join(ended(parentFile), sweep(name)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// parentFile is a janitor's descriptor of the test's process.
+const parentFile = 3
+
+// ended waits until a process has, by its pidfd.
+func ended(process int32) error {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: process, Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // sweep removes fleets of this name that nobody holds. Who holds a name removes
@@ -47,7 +67,8 @@ func sweep(name string) error {
 	return nil
 }
 
-// callJanitor starts a janitor, which sees our end by that of its input.
+// callJanitor starts a janitor, which sees our end by that of its input and of our
+// process, and is told when it is not needed.
 func callJanitor(t testing.TB, name string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -56,18 +77,25 @@ func callJanitor(t testing.TB, name string) {
 	}
 	janitor := exec.Command(self, "-test.run=^$")
 	janitor.Env = append(os.Environ(), janitorOf+"="+name)
-	janitor.Dir = "/"
+	janitor.Dir, janitor.Stderr = "/", os.Stderr
 	janitor.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is meant for the test
 	input, err := janitor.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	process, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatalf("call the janitor: %v", err)
+	}
+	file := os.NewFile(uintptr(process), "pidfd")
+	defer file.Close()
+	janitor.ExtraFiles = []*os.File{file} // parentFile
 	if err := janitor.Start(); err != nil {
 		t.Fatalf("call the janitor: %v", err)
 	}
 	t.Cleanup(func() {
-		_ = input.Close()
-		if err := janitor.Wait(); err != nil {
+		_, err := io.WriteString(input, "over")
+		if err := errors.Join(err, input.Close(), janitor.Wait()); err != nil {
 			t.Errorf("the janitor: %v", err)
 		}
 	})

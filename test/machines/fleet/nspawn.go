@@ -65,7 +65,7 @@ func (n nspawn) On(context.Context) error {
 }
 
 func (n nspawn) Off() error {
-	return errors.Join(testenv.Traces{Cgroup: n.cgroup}.Remove(), os.RemoveAll(filepath.Join("/run/systemd/nspawn/propagate", n.name)))
+	return testenv.Traces{Cgroup: n.cgroup, Others: filepath.Join(propagate, n.name)}.Remove()
 }
 
 func (n nspawn) Console() string { return console(n.folder) }
