@@ -25,6 +25,7 @@ func listen() {
 		supervisor.Store(&net.UnixAddr{Name: path, Net: "unixgram"})
 	}
 	_ = os.Unsetenv(variable) // it fails for names that are none
+	inherited()
 }
 
 // notify sends a state to systemd; an error only means that it has gone.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -24,6 +23,10 @@ const aliasLimit = 8
 // usual link (DNS flag day 2020).
 const udpSize = 1232
 
+// patience is how long queries to a daemon that was restarted may wait for the
+// services to be known. Clients wait 5 s before they ask again.
+const patience = 2 * time.Second
+
 // Server answers on the cluster's DNS address.
 type Server struct {
 	config  Config
@@ -32,6 +35,7 @@ type Server struct {
 	loops   *loops
 	metrics *metrics
 	ready   atomic.Bool
+	filled  chan struct{} // closed when ready
 	logger  *slog.Logger
 
 	mu      sync.Mutex // guards running, and changes of the servers
@@ -44,7 +48,7 @@ func NewServer(config Config, source Source) (*Server, error) {
 	if _, valid := miekg.IsDomainName(domain); !valid {
 		return nil, fmt.Errorf("cluster domain %q is no domain name", config.Domain)
 	}
-	s := &Server{config: config, zone: &zone{domain: domain, source: source, server: config.Address}, logger: config.Logger}
+	s := &Server{config: config, zone: &zone{domain: domain, source: source, server: config.Address}, filled: make(chan struct{}), logger: config.Logger}
 	s.metrics = newMetrics(func() int { return s.forward.cache.len() })
 	s.forward = newForwarder(config, s.metrics)
 	s.loops = newLoops(func(server string) {
@@ -90,7 +94,11 @@ func (s *Server) serving(running bool) {
 // Ready says that the source is complete. Before, names of the cluster are
 // answered with SERVFAIL, so that clients ask again instead of believing that
 // a name does not exist.
-func (s *Server) Ready() { s.ready.Store(true) }
+func (s *Server) Ready() {
+	if s.ready.CompareAndSwap(false, true) {
+		close(s.filled)
+	}
+}
 
 // Run puts the address on our link and answers until ctx ends. The link stays,
 // so that a restarted daemon loses no packet to a missing address; Cleanup
@@ -99,17 +107,22 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := ensureLink(s.config.Address); err != nil {
 		return err
 	}
-	address := netip.AddrPortFrom(s.config.Address, 53).String()
-	packets, err := net.ListenPacket("udp", address)
+	address := netip.AddrPortFrom(s.config.Address, 53)
+	packets, listener, inherited, err := listen(address)
 	if err != nil {
 		return fmt.Errorf("serve DNS: %w", err)
 	}
 	defer packets.Close()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve DNS: %w", err)
-	}
 	defer listener.Close()
+	if inherited {
+		// What was asked since the former process ended waits in the sockets; with a
+		// little patience it is answered by what the cluster has.
+		select {
+		case <-s.filled:
+		case <-time.After(patience):
+		case <-ctx.Done():
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, server := range []*miekg.Server{{PacketConn: packets}, {Listener: listener}} {
 		server.Handler, server.ReadTimeout, server.UDPSize = s, 5*time.Second, 4096
