@@ -318,7 +318,10 @@ func (s *Store) noteRemoved() {
 	err := id.keep(s.options.fs(), s.options.Dir)
 	s.adopting.Unlock()
 	s.log.Error("this member was removed from its cluster and stops to serve; it can join again as a new member with an empty directory",
-		"dir", s.options.Dir, "error", err)
+		"dir", s.options.Dir)
+	if err != nil {
+		s.log.Error("noting that this member was removed failed; it asks the others again after a restart", "error", err)
+	}
 	s.leadership.set(false)
 	s.running.Go(func() { _ = s.transport.Close() }) // raft is silent from now on
 	if s.options.OnRemoved != nil {

@@ -156,6 +156,8 @@ uninstall() {
     "$prefix/share/bash-completion/completions/skiff" "$prefix/share/zsh/site-functions/_skiff" "$prefix/share/fish/vendor_completions.d/skiff.fish"
   rm -rf "$prefix/share/doc/skiff"
   systemctl daemon-reload
+  # A unit that is gone has not failed.
+  systemctl reset-failed skiff-agent.service skiff-proxy.service skiff-guard.service skiff-control.service 2>/dev/null || true
   if [ -n "$purge" ]; then
     rm -rf --one-file-system /etc/skiff /var/lib/skiff /var/lib/kubelet /var/log/pods /var/log/containers /var/log/skiff /run/skiff
     if getent passwd skiff-control >/dev/null; then userdel skiff-control; fi

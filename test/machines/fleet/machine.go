@@ -135,6 +135,8 @@ func (m *Machine) seed(root string) error {
 		content string
 		mode    os.FileMode
 	}{
+		// Each makes its own when it boots for the first time.
+		{"etc/machine-id", "", 0o444},
 		{"etc/hostname", m.Name + "\n", 0o644},
 		{"etc/hosts", hosts, 0o644},
 		// Nobody answers there: names are those in /etc/hosts.

@@ -9,9 +9,8 @@ import (
 )
 
 // testDaemons restarts every daemon on every machine, and kills each, while all
-// machines call a service: no call fails, no connection ends, no container is
-// started again. Cluster DNS of a machine does not answer while its proxy is
-// restarted; a name is found again afterwards.
+// machines call a service and look its name up: nothing fails, no connection
+// ends, no container is started again.
 func testDaemons(t *testing.T, f *fleet.Fleet) {
 	l := startLoad(t, f)
 	before := l.containers(t)
@@ -29,7 +28,7 @@ func testDaemons(t *testing.T, f *fleet.Fleet) {
 		healthy(t, f)
 	}
 	for machine, report := range l.stop(t) {
-		if report.New.Failed+report.Kept.Failed > 0 || report.Names.Failed == report.Names.Done {
+		if report.New.Failed+report.Kept.Failed+report.Names.Failed > 0 {
 			t.Errorf("%s noticed that daemons were restarted", machine)
 		}
 	}

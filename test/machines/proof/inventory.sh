@@ -4,9 +4,11 @@
 set -euo pipefail
 ps -eo ppid=,pid=,comm= | awk '$1 != 2 && $2 != 2 {print "process", $3}' | grep -Ev ' (ps|awk|sort|bash|sshd|grep|sftp-server|\(sd-pam\)|systemd-(hostnam|timedat|localed|userwor).*)$' | sort -u
 systemctl list-units --all --plain --no-legend --type=service,socket,slice,timer,path,target | awk '$3 == "active" && $1 !~ /^(user|session|ssh@|run-)/ {print "unit", $1}' | grep -Ev 'user-|apt-daily|dpkg-db|man-db|e2scrub|fstrim|logrotate|systemd-(hostnamed|tmpfiles-clean|timedated)' | sort -u
+systemctl list-units --all --state=failed --plain --no-legend | awk '{print "failed", $1}'
 awk '$2 !~ /^\/run\/(user|credentials)/ {print "mount", $2, $3}' /proc/self/mounts | sort -u
 ip -o link | awk -F': ' '{sub(/@.*/, "", $2); print "link", $2}'
-ip -o route show table all | sed -E 's/ (expires|pref|metric) [0-9a-z]+//g; s/ *$//; s/^/route /' | sort -u
+# A card's own address in IPv6 comes a moment after it, and may be another one after a reboot.
+ip -o route show table all | grep -v ' fe80::' | sed -E 's/ (expires|pref|metric) [0-9a-z]+//g; s/ *$//; s/^/route /' | sort -u
 ip rule | sed 's/^/rule /'
 if command -v nft >/dev/null; then nft list ruleset | sed -n 's/^table/rules table/p'; fi
 if command -v iptables-save >/dev/null; then { iptables-save; ip6tables-save; } 2>/dev/null | sed -n 's/^-A/rules -A/p'; fi

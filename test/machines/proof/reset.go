@@ -41,7 +41,7 @@ var stays = []struct {
 	{"the cache of kubectl, which Ansible ran as root", regexp.MustCompile(`^file /root/\.kube(/.*)?$`)},
 	{"the lock that all users of iptables share, until the next boot", regexp.MustCompile(`^file /run/xtables\.lock$`)},
 	{"the network was waited for when Skiff's units started; that stays so until the next boot", regexp.MustCompile(`^unit (network-online\.target|systemd-networkd-wait-online\.service)$`)},
-	{"where other network plug-ins are configured, left empty", regexp.MustCompile(`^file /etc/cni(/net\.d)?$`)},
+	{"where containerd looks for network plug-ins, which it makes and leaves empty", regexp.MustCompile(`^file /etc/cni(/net\.d)?$`)},
 	{"alternatives of programs that are gone, which dpkg keeps", regexp.MustCompile(`^file /var/lib/dpkg/alternatives(/.*)?$`)},
 }
 

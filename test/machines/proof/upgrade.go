@@ -12,8 +12,7 @@ import (
 
 // testUpgrade upgrades all packages of all machines by the playbook, which moves
 // the pods of one machine after the other, while all machines call a service. A
-// connection that is kept ends with the pod at its other end, and cluster DNS of a
-// machine does not answer while its proxy is restarted; nothing else fails.
+// connection that is kept ends with the pod at its other end; nothing else fails.
 func testUpgrade(t *testing.T, f *fleet.Fleet) {
 	folder := filepath.Join(f.Folder, "packages-2")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -33,7 +32,7 @@ func testUpgrade(t *testing.T, f *fleet.Fleet) {
 	t.Logf("upgraded in %s", time.Since(began).Round(time.Second))
 	healthy(t, f)
 	for machine, report := range l.stop(t) {
-		if report.New.Failed > 0 || report.Names.Failed == report.Names.Done {
+		if report.New.Failed+report.Names.Failed > 0 {
 			t.Errorf("%s noticed that packages were upgraded", machine)
 		}
 	}
