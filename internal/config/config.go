@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 
@@ -36,7 +37,10 @@ type TypeMeta struct {
 // is null is removed.
 func Load(path, kind string, into any) error {
 	data, err := os.ReadFile(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("read configuration: %w: this runs as user %d: chmod 644 %[3]s, or chgrp and chmod 640 when it holds a secret", err, os.Geteuid(), path)
+	case err != nil:
 		return fmt.Errorf("read configuration: %w", err)
 	}
 	var meta TypeMeta
