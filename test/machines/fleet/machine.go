@@ -130,6 +130,10 @@ func (m *Machine) seed(root string) error {
 	}
 	network := fmt.Sprintf("[Match]\nName=host0 en*\n\n[Network]\nAddress=%s/%d\nGateway=%s\n", m.Address, subnet.Bits(), m.fleet.HostAddress)
 	errs := []error{os.MkdirAll(filepath.Join(root, "root/.ssh"), 0o700)}
+	// A machine id is made from it when it is there.
+	if err := os.Remove(filepath.Join(root, "var/lib/dbus/machine-id")); !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
 	for _, file := range []struct {
 		path    string
 		content string

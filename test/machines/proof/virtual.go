@@ -17,6 +17,7 @@ const virtualSettings = `
 skiff_proxy_config: {mode: ipvs}
 skiff_kernel_modules: [overlay, br_netfilter, nf_conntrack, ip_vs]
 skiff_ready_timeout: 600
+skiff_check: false # their disks are as slow as their processors
 skiff_time_tolerance: 240
 `
 
