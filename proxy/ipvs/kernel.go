@@ -29,7 +29,12 @@ func load() error {
 	if available() {
 		return nil
 	}
-	return fmt.Errorf("the kernel lacks IPVS, or it is not loaded: run modprobe ip_vs, and name it in /etc/modules-load.d (%w: %s)", errors.Join(err, unix.ENOENT), strings.TrimSpace(string(output)))
+	said := strings.TrimSpace(string(output))
+	if said == "" && err != nil {
+		said = err.Error()
+	}
+	// systemd's unit hides the modules from the daemon, which may not load any.
+	return fmt.Errorf("the kernel lacks IPVS, or it is not loaded: run modprobe ip_vs, and name it in /etc/modules-load.d (%w; here: %s)", unix.ENOENT, said)
 }
 
 // kernel is IPVS of one network namespace.

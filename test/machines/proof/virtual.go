@@ -15,7 +15,6 @@ import (
 // only their kernel has, and with patience.
 const virtualSettings = `
 skiff_proxy_config: {mode: ipvs}
-skiff_kernel_modules: [overlay, br_netfilter, nf_conntrack, ip_vs]
 skiff_ready_timeout: 600
 skiff_check: false # their disks are as slow as their processors
 skiff_time_tolerance: 240
