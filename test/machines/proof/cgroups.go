@@ -111,7 +111,7 @@ func testHardening(t *testing.T, f *fleet.Fleet) {
 	}
 	for _, m := range f.Machines {
 		for unit, user := range map[string]string{"skiff-control": "skiff-control", "skiff-proxy": "root", "skiff-agent": "root"} {
-			said := on(t, m, "systemctl show -P ActiveState -P NRestarts "+unit+"; ps -o user:20= -p $(systemctl show -P MainPID "+unit+")")
+			said := on(t, m, "systemctl show -P ActiveState "+unit+"; systemctl show -P NRestarts "+unit+"; ps -o user:20= -p $(systemctl show -P MainPID "+unit+")")
 			if got := strings.Fields(said); strings.Join(got, " ") != "active 0 "+user {
 				t.Errorf("%s on %s: %s, want active, restarted 0 times, by %s", unit, m.Name, got, user)
 			}

@@ -17,6 +17,7 @@ metadata: {name: lonely, labels: {app: lonely}}
 spec:
   nodeName: %s
   terminationGracePeriodSeconds: 1
+  tolerations: [{operator: Exists, effect: NoExecute}] # the node may be away for longer than a reboot is waited for
   containers:
   - {name: web, image: "skiff/web:1"}
 ---

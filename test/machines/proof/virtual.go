@@ -52,12 +52,11 @@ wget -q -O- -T 20 http://%s && wget -q -O- -T 20 http://web.default.svc.cluster.
 // three machines, from pod to pod, services from every pod and machine, names,
 // logs and exec.
 func testEssentials(t *testing.T, f *fleet.Fleet) {
+	remove(t, f, "deployment/web", "service/web")
 	kubectl(t, f, "create", "deployment", "web", "--image=skiff/web:1", "--replicas=3")
 	kubectl(t, f, "create", "service", "nodeport", "web", "--tcp=80:8080", fmt.Sprintf("--node-port=%d", webPort))
-	apply(t, f, box)
-	defer kubectl(t, f, "delete", "--now", "--ignore-not-found", "deployment/web", "service/web", "daemonset/box")
+	boxes(t, f)
 	kubectl(t, f, "rollout", "status", "deployment/web", "--timeout=240s")
-	kubectl(t, f, "rollout", "status", "daemonset/box", "--timeout=240s")
 	if got := nodesOf(t, f, "app=web"); len(got) != len(f.Machines) {
 		t.Errorf("the deployment runs on %v", got)
 	}
@@ -66,7 +65,7 @@ func testEssentials(t *testing.T, f *fleet.Fleet) {
 	want := len(strings.Fields(addresses)) + 2
 	for i, m := range f.Machines {
 		t.Run(m.Name, func(t *testing.T) {
-			pod := strings.TrimSpace(kubectl(t, f, "get", "pods", "-l", "app=box", "--field-selector=spec.nodeName="+m.Name, "-o", "name"))
+			pod := boxOn(m)
 			// Through another machine's API each time.
 			api := via(f.Machines[(i+1)%len(f.Machines)])
 			said := says(t, f, 2*time.Minute, func(said string) bool { return strings.Count(said, "web-") >= want },

@@ -19,6 +19,7 @@ metadata: {name: box-%[1]s, labels: {app: box}}
 spec:
   nodeSelector: {kubernetes.io/hostname: %[1]s}
   terminationGracePeriodSeconds: 1
+  tolerations: [{operator: Exists, effect: NoExecute}] # a virtual machine takes longer to reboot than a node may be away
   containers:
   - name: box
     image: busybox:1.36
@@ -35,7 +36,7 @@ func boxes(t *testing.T, f *fleet.Fleet) {
 	}
 	apply(t, f, manifest.String())
 	remove(t, f, "pods", "-l", "app=box")
-	kubectl(t, f, "wait", "--for=condition=Ready", "pod", "-l", "app=box", "--timeout=120s")
+	kubectl(t, f, "wait", "--for=condition=Ready", "pod", "-l", "app=box", "--timeout=240s")
 }
 
 // boxOn is the name of the box on a machine.
