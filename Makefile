@@ -85,10 +85,18 @@ test-modes: ## all of the proxy's tests there; a quarter of an hour
 	hack/deps.sh --test --machines
 	go run ./test/machines/run -timeout 40m ./proxy/ipvs ./proxy/nftables ./proxy/iptables ./proxy/policy ./proxy
 
+# RUN= chooses, as go test's -run.
+MACHINES = go test -count=1 -tags machines -timeout 60m -v ./test/machines/proof -run
+
 .PHONY: machines
-machines: ## three machines with systemd, as containers and as virtual machines: built by Ansible, then mistreated; RUN=TestMachines/plug chooses
+machines: ## three machines with systemd, as containers: built by Ansible, then mistreated; packages and tarball; RUN=TestMachines/plug chooses
+	hack/deps.sh --test
+	$(MACHINES) '$(or $(RUN),^Test(Machines|Packages|Tarball)$$)'
+
+.PHONY: machines-virtual
+machines-virtual: ## the same as virtual machines (QEMU), with a kernel and a clock of their own, for what containers cannot show
 	hack/deps.sh --test --machines
-	go test -count=1 -tags machines -timeout 60m -v $(if $(RUN),-run '$(RUN)') ./test/machines/proof
+	$(MACHINES) '$(or $(RUN),^TestVirtualMachines$$)'
 
 .PHONY: fleet
 fleet: deb ## boot three machines with systemd, have Ansible build a cluster on them, and leave them to look around in
