@@ -2,6 +2,7 @@ package proof
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,7 +79,10 @@ func testEssentials(t *testing.T, f *fleet.Fleet) {
 			if said := kubectl(t, f, api, "logs", pod); strings.TrimSpace(said) != "I am on "+m.Name {
 				t.Errorf("the log says %q", said)
 			}
-			if said := on(t, m, "ipvsadm -Sn | grep -c -- '-t "+service+":80 .*:8080 '"); said != "3" {
+			// TCP  0A600001:0050 rr, and a line with an arrow for each pod.
+			count := fmt.Sprintf(`awk -v service=%X:0050 '/^[A-Z]/ {ours = $2 == service} ours && $1 == "->" && $2 ~ /:1F90$/ {pods++} END {print pods + 0}' /proc/net/ip_vs`,
+				netip.MustParseAddr(service).AsSlice())
+			if said := on(t, m, count); said != "3" {
 				t.Errorf("IPVS on %s leads from the service to %s pods", m.Name, said)
 			}
 			if said := on(t, m, fmt.Sprintf("python3 -c \"import urllib.request; print(urllib.request.urlopen('http://%s', timeout=20).read().decode())\"", service)); !strings.HasPrefix(said, "web-") {
