@@ -89,12 +89,12 @@ test-modes: ## all of the proxy's tests there; a quarter of an hour
 MACHINES = go test -count=1 -tags machines -timeout 60m -v ./test/machines/proof -run
 
 .PHONY: machines
-machines: ## three machines with systemd, as containers: built by Ansible, then mistreated; packages and tarball; RUN=TestMachines/plug chooses
+machines: ## three machines with systemd, as containers: built by Ansible, then mistreated; packages and tarball; 8 minutes; RUN=TestMachines/plug chooses
 	hack/deps.sh --test
 	$(MACHINES) '$(or $(RUN),^Test(Machines|Packages|Tarball)$$)'
 
 .PHONY: machines-virtual
-machines-virtual: ## the same as virtual machines (QEMU), with a kernel and a clock of their own, for what containers cannot show
+machines-virtual: ## the same as virtual machines (QEMU), with a kernel and a clock of their own, for what containers cannot show; 18 minutes
 	hack/deps.sh --test --machines
 	$(MACHINES) '$(or $(RUN),^TestVirtualMachines$$)'
 
