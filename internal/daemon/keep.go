@@ -1,18 +1,14 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
-
-// Filer is a socket that can be handed on.
-type Filer interface {
-	// File returns a copy, which the caller closes.
-	File() (*os.File, error)
-}
 
 // inherited are the files that systemd kept for us, by their names. They are
 // taken out of the environment at once, so that no program we start takes them
@@ -35,27 +31,32 @@ var keeping sync.Mutex
 // Keep leaves a file with systemd under a name, without a colon, until the
 // service stops: the next process of the service gets it by Kept. The caller may
 // close its own. Without systemd, or when its unit says FileDescriptorStoreMax=0,
-// nothing happens.
-func Keep(name string, file *os.File) {
+// nothing happens, and that is no error.
+func Keep(name string, file *os.File) error {
 	address := supervisor.Load()
 	if address == nil {
-		return
+		return nil
 	}
 	// Not net.DialUnix: the net package sends no files by a datagram socket that is connected.
 	connection, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return
+		return fmt.Errorf("leave %s with systemd: %w", name, err)
 	}
 	defer unix.Close(connection)
 	raw, err := file.SyscallConn()
 	if err != nil {
-		return
+		return fmt.Errorf("leave %s with systemd: %w", name, err)
 	}
+	var sent error
 	// Without FDPOLL=0 it would be dropped when an error waits in it, such as a
 	// client's port that nobody listens at any more.
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.Sendmsg(connection, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), unix.UnixRights(int(fd)), &unix.SockaddrUnix{Name: address.Name}, 0)
+	err = raw.Control(func(fd uintptr) {
+		sent = unix.Sendmsg(connection, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), unix.UnixRights(int(fd)), &unix.SockaddrUnix{Name: address.Name}, 0)
 	})
+	if err := errors.Join(err, sent); err != nil {
+		return fmt.Errorf("leave %s with systemd: %w", name, err)
+	}
+	return nil
 }
 
 // Kept returns a file that a former process left by Keep, once, or nil. The

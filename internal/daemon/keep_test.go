@@ -26,7 +26,9 @@ func TestKeepHandsAFileOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	Keep("socket", file)
+	if err := Keep("socket", file); err != nil {
+		t.Fatal(err)
+	}
 
 	text, rights := make([]byte, 200), make([]byte, 200)
 	n, oobn, _, _, err := systemd.ReadMsgUnix(text, rights)

@@ -108,13 +108,15 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	address := netip.AddrPortFrom(s.config.Address, 53)
-	packets, listener, inherited, err := listen(address)
+	at, err := listen(address)
 	if err != nil {
 		return fmt.Errorf("serve DNS: %w", err)
 	}
-	defer packets.Close()
-	defer listener.Close()
-	if inherited {
+	defer at.Close()
+	if at.unkept != nil {
+		s.logger.Warn("cluster DNS will refuse queries while this daemon is restarted: systemd does not keep its sockets", "error", at.unkept)
+	}
+	if at.inherited {
 		// What was asked since the former process ended waits in the sockets; with a
 		// little patience it is answered by what the cluster has.
 		select {
@@ -124,7 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, server := range []*miekg.Server{{PacketConn: packets}, {Listener: listener}} {
+	for _, server := range []*miekg.Server{{PacketConn: at.packets}, {Listener: at.listener}} {
 		server.Handler, server.ReadTimeout, server.UDPSize = s, 5*time.Second, 4096
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }

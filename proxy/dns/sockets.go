@@ -1,8 +1,11 @@
 package dns
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/skiff-run/skiff/internal/daemon"
 )
@@ -13,72 +16,65 @@ const (
 	listenerName = "dns-tcp"
 )
 
+// sockets are where queries come in.
+type sockets struct {
+	packets  net.PacketConn
+	listener net.Listener
+	// inherited says that queries may have come in before this process began.
+	inherited bool
+	// unkept is why systemd does not keep new ones, nil when it does or is not there:
+	// queries are refused while the daemon is restarted, and nothing else is different.
+	unkept error
+}
+
 // listen returns the sockets at an address: those that a former process left
 // with systemd, when it did, and new ones otherwise, which are left there.
-func listen(address netip.AddrPort) (packets net.PacketConn, listener net.Listener, inherited bool, err error) {
-	if packets = inheritedPackets(address); packets == nil {
-		if packets, err = net.ListenPacket("udp", address.String()); err != nil {
-			return nil, nil, false, err
+func listen(address netip.AddrPort) (s sockets, err error) {
+	if s.packets, s.inherited = inherited(packetsName, address, net.FilePacketConn, net.PacketConn.LocalAddr); !s.inherited {
+		fresh, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
+		if err != nil {
+			return sockets{}, err
 		}
-		keep(packetsName, packets)
-	} else {
-		inherited = true
+		s.packets, s.unkept = fresh, keep(packetsName, fresh)
 	}
-	if listener = inheritedListener(address); listener == nil {
-		if listener, err = net.Listen("tcp", address.String()); err != nil {
-			packets.Close()
-			return nil, nil, false, err
+	var old bool
+	if s.listener, old = inherited(listenerName, address, net.FileListener, net.Listener.Addr); !old {
+		fresh, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
+		if err != nil {
+			return sockets{}, errors.Join(err, s.packets.Close())
 		}
-		keep(listenerName, listener)
+		s.listener, s.unkept = fresh, errors.Join(s.unkept, keep(listenerName, fresh))
 	}
-	return packets, listener, inherited, nil
+	return s, nil
 }
 
-// inheritedPackets returns nil when there is no socket or one at an address that
-// was configured before; nobody keeps that any longer.
-func inheritedPackets(address netip.AddrPort) net.PacketConn {
-	file := daemon.Kept(packetsName)
+func (s sockets) Close() error { return errors.Join(s.packets.Close(), s.listener.Close()) }
+
+// inherited returns a socket that a former process left. One at an address that
+// was configured before is of no use, and nobody keeps it any longer.
+func inherited[T io.Closer](name string, address netip.AddrPort, open func(*os.File) (T, error), where func(T) net.Addr) (T, bool) {
+	var none T
+	file := daemon.Kept(name)
 	if file == nil {
-		return nil
+		return none, false
 	}
 	defer file.Close()
-	packets, err := net.FilePacketConn(file)
-	if err == nil && packets.LocalAddr().String() == address.String() {
-		return packets
-	}
+	socket, err := open(file)
 	if err == nil {
-		packets.Close()
+		if where(socket).String() == address.String() {
+			return socket, true
+		}
+		socket.Close()
 	}
-	daemon.Drop(packetsName)
-	return nil
+	daemon.Drop(name)
+	return none, false
 }
 
-func inheritedListener(address netip.AddrPort) net.Listener {
-	file := daemon.Kept(listenerName)
-	if file == nil {
-		return nil
+func keep(name string, socket interface{ File() (*os.File, error) }) error {
+	file, err := socket.File()
+	if err != nil {
+		return err
 	}
 	defer file.Close()
-	listener, err := net.FileListener(file)
-	if err == nil && listener.Addr().String() == address.String() {
-		return listener
-	}
-	if err == nil {
-		listener.Close()
-	}
-	daemon.Drop(listenerName)
-	return nil
-}
-
-// keep leaves a socket with systemd, if that is there: without it, queries are
-// refused while the daemon is restarted, and nothing else is different.
-func keep(name string, socket any) {
-	filer, is := socket.(daemon.Filer)
-	if !is {
-		return
-	}
-	if file, err := filer.File(); err == nil {
-		daemon.Keep(name, file)
-		file.Close()
-	}
+	return daemon.Keep(name, file)
 }
