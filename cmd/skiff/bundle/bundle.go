@@ -17,10 +17,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skiff-run/skiff/cmd/skiff/up"
 	"github.com/skiff-run/skiff/internal/version"
@@ -102,12 +103,10 @@ func Make(ctx context.Context, o Options, out io.Writer) error {
 // run gathers the parts, some at a time, each within its limit.
 func run(ctx context.Context, parts []part) []result {
 	results := make([]result, len(parts))
-	slots := make(chan struct{}, workers)
-	var group sync.WaitGroup
+	var group errgroup.Group
+	group.SetLimit(workers)
 	for i, p := range parts {
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
+		group.Go(func() error {
 			ctx, cancel := context.WithTimeoutCause(ctx, partLimit, fmt.Errorf("not within %s", partLimit))
 			defer cancel()
 			data, err := p.gather(ctx)
@@ -115,9 +114,10 @@ func run(ctx context.Context, parts []part) []result {
 				err = errors.Join(context.Cause(ctx), err)
 			}
 			results[i] = result{part: p, data: data, err: err}
+			return nil // a part that is missing stops no other
 		})
 	}
-	group.Wait()
+	_ = group.Wait()
 	return results
 }
 
@@ -138,7 +138,7 @@ func write(w io.Writer, results []result, o Options, host string) error {
 		return err
 	}
 	var missing bytes.Buffer
-	names := map[string]bool{}
+	var names []string
 	for _, r := range results {
 		if r.err != nil {
 			fmt.Fprintf(&missing, "%s: %v\n\n", r.name, r.err)
@@ -146,7 +146,7 @@ func write(w io.Writer, results []result, o Options, host string) error {
 		if len(r.data) == 0 {
 			continue
 		}
-		names[r.name] = true
+		names = append(names, r.name)
 		data := r.data
 		if len(data) > partSize {
 			data = data[len(data)-partSize:]
@@ -160,7 +160,7 @@ func write(w io.Writer, results []result, o Options, host string) error {
 }
 
 // readme says what the archive has.
-func readme(o Options, host string, now time.Time, names map[string]bool) []byte {
+func readme(o Options, host string, now time.Time, names []string) []byte {
 	var b bytes.Buffer
 	namespaces := "the system's and the default namespace"
 	if o.AllNamespaces {
@@ -175,12 +175,7 @@ tokens and passwords; what looks like one is replaced by [removed]. errors.txt s
 what could not be had, and why.
 
 `, version.Version, host, now.UTC().Format(time.RFC3339), os.Geteuid(), o.Root, o.Since, namespaces)
-	sorted := make([]string, 0, len(names))
-	for name := range names {
-		sorted = append(sorted, name)
-	}
-	sort.Strings(sorted)
-	b.WriteString(strings.Join(sorted, "\n") + "\n")
+	b.WriteString(strings.Join(slices.Sorted(slices.Values(names)), "\n") + "\n")
 	return b.Bytes()
 }
 

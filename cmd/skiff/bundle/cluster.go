@@ -73,8 +73,8 @@ func (o Options) cluster(find func(context.Context) (*join.Administrator, error)
 		raw("daemons/control-metrics.txt", "/metrics"),
 		raw("daemons/control-goroutines.txt", "/debug/pprof/goroutine?debug=1"), raw("daemons/control-heap.txt", "/debug/pprof/heap?debug=1"),
 	}
-	if c, err := o.nodeName(); err == nil {
-		node := "/api/v1/nodes/" + c + "/proxy"
+	if name, err := o.NodeName(); err == nil {
+		node := "/api/v1/nodes/" + name + "/proxy"
 		parts = append(parts, raw("daemons/agent-metrics.txt", node+"/metrics"),
 			raw("daemons/agent-goroutines.txt", node+"/debug/pprof/goroutine?debug=1"), raw("daemons/agent-heap.txt", node+"/debug/pprof/heap?debug=1"))
 	}
@@ -88,11 +88,6 @@ func (o Options) cluster(find func(context.Context) (*join.Administrator, error)
 		}})
 	}
 	return parts
-}
-
-// nodeName is the Node of this machine.
-func (o Options) nodeName() (string, error) {
-	return o.Layout.NodeName()
 }
 
 // reader lists objects of one kind in a namespace, or of all.
@@ -131,8 +126,8 @@ var lists = []struct {
 	{"deployments", true, func(ctx context.Context, c kubernetes.Interface, n string) (runtime.Object, error) {
 		return c.AppsV1().Deployments(n).List(ctx, metav1.ListOptions{})
 	}},
-	{"daemonsets", true, func(ctx context.Context, c kubernetes.Interface, n string) (runtime.Object, error) {
-		return c.AppsV1().DaemonSets(n).List(ctx, metav1.ListOptions{})
+	{"replicasets", true, func(ctx context.Context, c kubernetes.Interface, n string) (runtime.Object, error) {
+		return c.AppsV1().ReplicaSets(n).List(ctx, metav1.ListOptions{})
 	}},
 	{"persistentvolumeclaims", true, func(ctx context.Context, c kubernetes.Interface, n string) (runtime.Object, error) {
 		return c.CoreV1().PersistentVolumeClaims(n).List(ctx, metav1.ListOptions{})
